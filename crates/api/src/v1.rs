@@ -1,0 +1,228 @@
+//! Our own API: batches, whole views of units and machines, and a stream of their changes.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/status` | [`Status`] of the daemon that answers |
+//! | `GET /v1/units[?stale=true][&unit=NAME]...` | [`Units`] |
+//! | `GET /v1/units/NAME[?stale=true]` | [`Unit`] with `text`; 404 |
+//! | `POST /v1/units` with [`Batch`] | [`BatchDone`]; 400 when one operation is invalid, and then nothing is stored |
+//! | `GET /v1/machines[?stale=true]` | [`Machines`] |
+//! | `POST /v1/cluster/init` with [`ClusterInit`] | 200 [`Status`]; 409 when there is a cluster already |
+//! | `GET /v1/events[?after=REVISION][&unit=NAME]...` | server-sent events, see [`Event`] |
+//!
+//! Errors have fleet's body, [`crate::fleet::ErrorBody`].
+
+use std::collections::BTreeMap;
+
+use cluster::{DesiredState, Generation, MachineId, Revision, UnitName};
+use serde::{Deserialize, Serialize};
+
+/// One daemon, and the cluster as it knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    pub machine: MachineId,
+    pub version: String,
+    pub role: Role,
+    /// The leading machine, if one is known.
+    pub leader: Option<MachineId>,
+    pub cluster_id: Option<String>,
+    pub cluster_name: Option<String>,
+    pub revision: Revision,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Not part of a cluster yet.
+    Unformed,
+    Leader,
+    Follower,
+    Leaderless,
+}
+
+/// All that is known of one unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unit {
+    pub name: UnitName,
+    pub desired_state: State,
+    /// fleet's current state: what has come of the wish.
+    pub current_state: State,
+    pub generation: Generation,
+    /// 40 hex digits.
+    pub hash: String,
+    /// The first `Description=`, or empty.
+    pub description: String,
+    /// Where the cluster put it.
+    pub machine: Option<MachineId>,
+    /// Why it was put there.
+    pub reason: Option<String>,
+    /// Why it is nowhere, though it is wanted.
+    pub unplaced: Option<String>,
+    /// What each machine that holds it says; usually one.
+    pub states: Vec<UnitState>,
+    /// The unit file; only when one unit was asked for by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    Inactive,
+    Loaded,
+    Launched,
+}
+
+/// What one machine's systemd says of one unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnitState {
+    pub machine: MachineId,
+    pub load: String,
+    pub active: String,
+    pub sub: String,
+    pub hash: String,
+    /// The wish that the machine has carried out, well or badly.
+    pub generation: Option<Generation>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// The machine is lost: this is the last it said.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stale: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub reason: String,
+    /// The unit's last journal lines, oldest first.
+    pub journal: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Units {
+    pub revision: Revision,
+    pub units: Vec<Unit>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Machine {
+    pub id: MachineId,
+    pub name: String,
+    pub address: String,
+    pub version: String,
+    pub metadata: BTreeMap<String, String>,
+    /// `ready` or `lost`.
+    pub state: MachineState,
+    /// Units assigned to it.
+    pub units: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MachineState {
+    Ready,
+    Lost,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machines {
+    pub revision: Revision,
+    pub machines: Vec<Machine>,
+}
+
+/// Several changes in one request. All are checked before the first is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    pub operations: Vec<Operation>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "op")]
+pub enum Operation {
+    /// Create the unit, replace its file, or change what is wanted of it.
+    #[serde(rename_all = "camelCase")]
+    Set {
+        name: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        desired_state: Option<State>,
+    },
+    Destroy { name: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchDone {
+    pub revision: Revision,
+    /// One for each operation, in order.
+    pub results: Vec<OperationDone>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationDone {
+    pub name: String,
+    pub outcome: OperationOutcome,
+    /// Set when the outcome is `refused`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OperationOutcome {
+    Created,
+    Replaced,
+    Updated,
+    Unchanged,
+    Removed,
+    Refused,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterInit {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// One server-sent event. Its `id` is the revision at which this machine saw it, and may be given back as `Last-Event-ID` or
+/// `?after=`, to this daemon or another. A stream begins with what stands (every matching unit and machine, then `synced`),
+/// or, when it is resumed and the gap is known, with what changed since. A stream that cannot be resumed begins with
+/// `reset` and then what stands.
+///
+/// `?unit=` limits units to those named and leaves machines out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "kind")]
+pub enum Event {
+    /// What was known before may be wrong: forget it.
+    Reset,
+    Unit { unit: Box<Unit> },
+    /// The unit is destroyed; `states` lists the machines that still hold it.
+    Gone { name: UnitName, states: Vec<UnitState> },
+    Machine { machine: Machine },
+    MachineGone { id: MachineId },
+    /// What stands has been told; from here on, changes. `Event::Synced` carries who leads.
+    Synced { leader: Option<MachineId> },
+}
+
+impl From<DesiredState> for State {
+    fn from(state: DesiredState) -> State {
+        match state {
+            DesiredState::Inactive => State::Inactive,
+            DesiredState::Loaded => State::Loaded,
+            DesiredState::Launched => State::Launched,
+        }
+    }
+}
+
+impl From<State> for DesiredState {
+    fn from(state: State) -> DesiredState {
+        match state {
+            State::Inactive => DesiredState::Inactive,
+            State::Loaded => DesiredState::Loaded,
+            State::Launched => DesiredState::Launched,
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The only rule of change. Called when a log entry commits, on every replica, so it decides nothing: it checks what must
+//! hold and records.
+
+use std::collections::BTreeMap;
+
+use crate::command::{Applied, Change, Command, Kind, Rejected};
+use crate::record::{Assignment, Cluster, DesiredState, Liveness, Machine, MachineInfo, Observed, Unit};
+use crate::{ClusterState, Generation, MachineId, Revision, UnitFile, UnitName};
+
+impl ClusterState {
+    /// What `command` does to the state when it commits at revision `at`; the state itself is left as it is.
+    pub fn apply(&self, at: Revision, command: &Command) -> Result<Applied, Rejected> {
+        match command {
+            Command::InitCluster { id, name } => self.init_cluster(id, name),
+            Command::SetUnit { name, file, desired } => self.set_unit(at, name, file.as_ref(), *desired),
+            Command::DestroyUnit { name } => match self.units.get(name) {
+                Some(_) => Ok(removed(Change::Unit(name.clone(), None))),
+                None => Err(Rejected::UnitUnknown { name: name.clone() }),
+            },
+            Command::Assign { unit, machine, generation, reason } => {
+                let (machine, generation, reason) = (machine.clone(), *generation, reason.clone());
+                self.assign(unit, Assignment { machine, generation, reason })
+            }
+            Command::Unassign { unit, machine } => match self.assignments.get(unit) {
+                Some(now) if now.machine == *machine => Ok(removed(Change::Assignment(unit.clone(), None))),
+                _ => Err(Rejected::NotAssigned { name: unit.clone(), machine: machine.clone() }),
+            },
+            Command::RegisterMachine { id, info } => self.register_machine(id, info),
+            Command::SetMachineMetadata { id, set } => {
+                self.alter_machine(id, |machine| machine.metadata_set.extend(set.clone()))
+            }
+            Command::MarkLost { machine } => {
+                self.alter_machine(machine, |machine| machine.liveness = Liveness::Lost)
+            }
+            Command::MarkReady { machine } => {
+                self.alter_machine(machine, |machine| machine.liveness = Liveness::Ready)
+            }
+            Command::Report { machine, unit, observed } => match (observed, self.machines.get(machine)) {
+                (Some(_), None) => Err(Rejected::MachineUnknown { machine: machine.clone() }),
+                _ => Ok(self.set_observed(unit, machine, observed.as_ref())),
+            },
+            Command::Forget { machine, unit } => match self.machines.get(machine).map(|m| m.liveness) {
+                Some(Liveness::Ready) => Err(Rejected::MachineNotLost { machine: machine.clone() }),
+                Some(Liveness::Lost) | None => Ok(self.set_observed(unit, machine, None)),
+            },
+            Command::RemoveMachine { id } => self.remove_machine(id),
+        }
+    }
+
+    fn init_cluster(&self, id: &str, name: &str) -> Result<Applied, Rejected> {
+        match &self.cluster {
+            Some(cluster) if cluster.id == id => Ok(unchanged()),
+            Some(cluster) => Err(Rejected::ClusterExists { id: cluster.id.clone() }),
+            None => {
+                let cluster = Cluster { id: id.into(), name: name.into(), feature_level: 1 };
+                Ok(Applied { kind: Kind::Created, change: Some(Change::Cluster(cluster)) })
+            }
+        }
+    }
+
+    fn set_unit(
+        &self,
+        at: Revision,
+        name: &UnitName,
+        file: Option<&UnitFile>,
+        desired: Option<DesiredState>,
+    ) -> Result<Applied, Rejected> {
+        let generation = Generation(at.0);
+        let (kind, unit) = match (self.units.get(name), file) {
+            (None, None) => return Err(Rejected::UnitWithoutFile { name: name.clone() }),
+            (None, Some(file)) => {
+                let desired = desired.unwrap_or(DesiredState::Inactive);
+                (Kind::Created, Unit { file: file.clone(), desired, generation })
+            }
+            (Some(old), Some(file)) if old.file.hash() != file.hash() => {
+                let desired = desired.unwrap_or(DesiredState::Inactive);
+                (Kind::Replaced, Unit { file: file.clone(), desired, generation })
+            }
+            (Some(old), _) => {
+                let desired = desired.unwrap_or(old.desired);
+                if desired == old.desired {
+                    return Ok(unchanged());
+                }
+                (Kind::Updated, Unit { file: old.file.clone(), desired, generation })
+            }
+        };
+        if name.is_template() && unit.desired != DesiredState::Inactive {
+            return Err(Rejected::TemplateActivated { name: name.clone() });
+        }
+        Ok(Applied { kind, change: Some(Change::Unit(name.clone(), Some(unit))) })
+    }
+
+    fn assign(&self, name: &UnitName, assignment: Assignment) -> Result<Applied, Rejected> {
+        let unit = self.units.get(name).ok_or_else(|| Rejected::UnitUnknown { name: name.clone() })?;
+        if unit.generation != assignment.generation {
+            let (seen, now) = (assignment.generation, unit.generation);
+            return Err(Rejected::GenerationStale { name: name.clone(), seen, now });
+        }
+        if unit.desired == DesiredState::Inactive {
+            return Err(Rejected::UnitInactive { name: name.clone() });
+        }
+        let machine = assignment.machine.clone();
+        match self.machines.get(&machine).map(|m| m.liveness) {
+            Some(Liveness::Ready) => {}
+            Some(Liveness::Lost) => return Err(Rejected::MachineLost { machine }),
+            None => return Err(Rejected::MachineUnknown { machine }),
+        }
+        let kind = match self.assignments.get(name) {
+            None => Kind::Created,
+            Some(now) if **now == assignment => return Ok(unchanged()),
+            Some(_) => Kind::Updated,
+        };
+        Ok(Applied { kind, change: Some(Change::Assignment(name.clone(), Some(assignment))) })
+    }
+
+    fn register_machine(&self, id: &MachineId, info: &MachineInfo) -> Result<Applied, Rejected> {
+        if self.machines.contains_key(id) {
+            return self.alter_machine(id, |machine| machine.info = info.clone());
+        }
+        let (info, metadata_set) = (info.clone(), BTreeMap::new());
+        let machine = Machine { info, metadata_set, liveness: Liveness::Ready };
+        Ok(Applied { kind: Kind::Created, change: Some(Change::Machine(id.clone(), Some(machine))) })
+    }
+
+    fn alter_machine(&self, id: &MachineId, alter: impl FnOnce(&mut Machine)) -> Result<Applied, Rejected> {
+        let old = self.machines.get(id).ok_or_else(|| Rejected::MachineUnknown { machine: id.clone() })?;
+        let mut new = (**old).clone();
+        alter(&mut new);
+        if new == **old {
+            return Ok(unchanged());
+        }
+        Ok(Applied { kind: Kind::Updated, change: Some(Change::Machine(id.clone(), Some(new))) })
+    }
+
+    fn remove_machine(&self, id: &MachineId) -> Result<Applied, Rejected> {
+        if !self.machines.contains_key(id) {
+            return Err(Rejected::MachineUnknown { machine: id.clone() });
+        }
+        match self.assignments.iter().find(|(_, a)| a.machine == *id) {
+            Some((unit, _)) => Err(Rejected::MachineInUse { machine: id.clone(), unit: unit.clone() }),
+            None => Ok(removed(Change::Machine(id.clone(), None))),
+        }
+    }
+
+    fn set_observed(&self, unit: &UnitName, machine: &MachineId, new: Option<&Observed>) -> Applied {
+        let old = self.observed.get(&(unit.clone(), machine.clone()));
+        let kind = match (old, new) {
+            (None, None) => return unchanged(),
+            (Some(old), Some(new)) if **old == *new => return unchanged(),
+            (None, Some(_)) => Kind::Created,
+            (Some(_), Some(_)) => Kind::Updated,
+            (Some(_), None) => Kind::Removed,
+        };
+        let change = Change::Observed(unit.clone(), machine.clone(), new.cloned());
+        Applied { kind, change: Some(change) }
+    }
+}
+
+fn unchanged() -> Applied {
+    Applied { kind: Kind::Unchanged, change: None }
+}
+
+fn removed(change: Change) -> Applied {
+    Applied { kind: Kind::Removed, change: Some(change) }
+}

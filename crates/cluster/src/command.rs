@@ -1,0 +1,131 @@
+//! What can be asked of the state, and what comes of it. Commands are what the log holds: variants are only ever appended,
+//! and a published variant's fields never change.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::{Assignment, Cluster, DesiredState, Machine, MachineInfo, Observed, Unit};
+use crate::{Generation, MachineId, UnitFile, UnitName};
+
+/// One change that somebody asks for. Each touches one record at most, so that a store which can compare only one key at a
+/// time (etcd v2) can keep the state as well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// The first command of a cluster's life.
+    InitCluster {
+        id: String,
+        name: String,
+    },
+    /// Create a unit, replace its file, or change what is wanted of it. `None` leaves that part as it is; a new unit without
+    /// a desired state is `inactive`, and so is a replaced one, as with fleet.
+    SetUnit {
+        name: UnitName,
+        file: Option<UnitFile>,
+        desired: Option<DesiredState>,
+    },
+    DestroyUnit {
+        name: UnitName,
+    },
+    /// The leader gives a unit its home; refused when the unit has changed since the leader looked.
+    Assign {
+        unit: UnitName,
+        machine: MachineId,
+        generation: Generation,
+        reason: String,
+    },
+    /// The leader takes the home away; refused when the unit lives elsewhere by now.
+    Unassign {
+        unit: UnitName,
+        machine: MachineId,
+    },
+    /// A machine says who it is; the first time makes it a member of the schedule.
+    RegisterMachine {
+        id: MachineId,
+        info: MachineInfo,
+    },
+    /// For each key: a value, or `None` to hide the machine's own.
+    SetMachineMetadata {
+        id: MachineId,
+        set: BTreeMap<String, Option<String>>,
+    },
+    MarkLost {
+        machine: MachineId,
+    },
+    MarkReady {
+        machine: MachineId,
+    },
+    /// A machine tells what its systemd says of a unit; `None` when the unit is gone from it.
+    Report {
+        machine: MachineId,
+        unit: UnitName,
+        observed: Option<Observed>,
+    },
+    /// The leader clears what a lost machine last said of a unit that has no business there any more.
+    Forget {
+        machine: MachineId,
+        unit: UnitName,
+    },
+    /// A machine leaves for good. Refused while units are assigned to it.
+    RemoveMachine {
+        id: MachineId,
+    },
+}
+
+/// One record put or deleted: the whole effect of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    Cluster(Cluster),
+    Unit(UnitName, Option<Unit>),
+    Assignment(UnitName, Option<Assignment>),
+    Machine(MachineId, Option<Machine>),
+    Observed(UnitName, MachineId, Option<Observed>),
+}
+
+/// An accepted command: what it was to its record, and the change, if there was any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    pub kind: Kind,
+    pub change: Option<Change>,
+}
+
+/// What an accepted command was to its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    Created,
+    /// A unit's file was replaced by another.
+    Replaced,
+    Updated,
+    Unchanged,
+    Removed,
+}
+
+/// What became of a command, as its proposer hears it.
+pub type Outcome = Result<Kind, Rejected>;
+
+/// Why a command was not accepted. Deterministic: every replica says the same. The state has not changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Rejected {
+    #[error("the cluster exists already, with id {id}")]
+    ClusterExists { id: String },
+    #[error("unit does not exist")]
+    UnitUnknown { name: UnitName },
+    #[error("unit does not exist and options field empty")]
+    UnitWithoutFile { name: UnitName },
+    #[error("cannot activate template \"{name}\"")]
+    TemplateActivated { name: UnitName },
+    #[error("unit {name} has changed since: it is at generation {now}, not {seen}")]
+    GenerationStale { name: UnitName, seen: Generation, now: Generation },
+    #[error("unit {name} is not wanted on any machine")]
+    UnitInactive { name: UnitName },
+    #[error("unit {name} is not assigned to machine {machine}")]
+    NotAssigned { name: UnitName, machine: MachineId },
+    #[error("machine {machine} is not known to the cluster")]
+    MachineUnknown { machine: MachineId },
+    #[error("machine {machine} is lost")]
+    MachineLost { machine: MachineId },
+    #[error("machine {machine} is not lost")]
+    MachineNotLost { machine: MachineId },
+    #[error("machine {machine} still has units assigned to it, {unit} among them")]
+    MachineInUse { machine: MachineId, unit: UnitName },
+}

@@ -1,0 +1,30 @@
+//! The pure core: what a unit file is, what the cluster knows, how a command changes it, where a unit goes, and what one
+//! machine has to do. Every decision of the system is here, as plain functions over values.
+//!
+//! Nothing here reads a clock, draws a random number, does I/O or awaits: every replica must come to the same state.
+//!
+//! The front door: [`UnitFile::parse`], [`ClusterState::apply`], [`schedule`], [`plan`].
+
+mod apply;
+mod command;
+mod ids;
+mod invariant;
+mod plan;
+mod record;
+mod requirement;
+mod schedule;
+mod state;
+mod unit_file;
+mod unit_name;
+
+pub use command::{Applied, Change, Command, Kind, Outcome, Rejected};
+pub use ids::{Generation, IdError, MachineId, Revision};
+pub use plan::{Action, Current, Desired, Job, JobKind, plan};
+pub use record::{
+    Assignment, Cluster, Condition, DesiredState, Failure, Liveness, Machine, MachineInfo, Observed, Unit,
+};
+pub use requirement::{Requirements, launch_states};
+pub use schedule::{Decision, Schedule, Unplaced, schedule};
+pub use state::ClusterState;
+pub use unit_file::{UNIT_FILE_BYTES_MAX, UnitFile, UnitFileError, UnitHash, UnitOption};
+pub use unit_name::{UnitName, UnitNameError};

@@ -1,0 +1,162 @@
+//! The records that make up the cluster's state. Each has one writer, named in its doc.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Generation, MachineId, UnitFile, UnitHash};
+
+/// What the user asked for. Written by the user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unit {
+    pub file: UnitFile,
+    pub desired: DesiredState,
+    pub generation: Generation,
+}
+
+/// The three states a user can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum DesiredState {
+    /// Kept by the cluster, on no machine.
+    Inactive,
+    /// Known to the systemd of one machine, not started by the cluster.
+    Loaded,
+    /// Known to the systemd of one machine, and started there.
+    Launched,
+}
+
+impl DesiredState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DesiredState::Inactive => "inactive",
+            DesiredState::Loaded => "loaded",
+            DesiredState::Launched => "launched",
+        }
+    }
+
+    /// The state of that name, exactly as [`DesiredState::as_str`] spells it.
+    pub fn from_name(text: &str) -> Option<DesiredState> {
+        match text {
+            "inactive" => Some(DesiredState::Inactive),
+            "loaded" => Some(DesiredState::Loaded),
+            "launched" => Some(DesiredState::Launched),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for DesiredState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The unit's home. Written by the leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    pub machine: MachineId,
+    /// The unit's generation that the leader saw when it chose.
+    pub generation: Generation,
+    /// For people: why this machine.
+    pub reason: String,
+}
+
+/// A member. `info` is written by the machine itself, `metadata_set` by an administrator, the rest by the leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    pub info: MachineInfo,
+    /// Metadata set through the API; it overlays the machine's own. `None` hides the machine's own value.
+    pub metadata_set: BTreeMap<String, Option<String>>,
+    pub liveness: Liveness,
+}
+
+impl Machine {
+    /// The metadata that counts: the machine's own, overlaid with what was set through the API.
+    pub fn metadata(&self) -> BTreeMap<String, String> {
+        let mut all = self.info.metadata.clone();
+        for (key, value) in &self.metadata_set {
+            match value {
+                Some(value) => all.insert(key.clone(), value.clone()),
+                None => all.remove(key),
+            };
+        }
+        all
+    }
+}
+
+/// What a machine says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineInfo {
+    /// The host name.
+    pub name: String,
+    /// The address that its users reach it at, without a port; empty when unknown.
+    pub address: String,
+    /// Of coreinit, such as `0.1.0`.
+    pub version: String,
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Whether the leader hears from a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Liveness {
+    Ready,
+    /// Silent for longer than `machine_lost_after`: its units may be started elsewhere.
+    Lost,
+}
+
+/// What one machine's systemd says about one unit. Written by that machine's agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// systemd's LoadState, ActiveState and SubState, in systemd's spelling.
+    pub load: Arc<str>,
+    pub active: Arc<str>,
+    pub sub: Arc<str>,
+    /// Of the file that the machine holds.
+    pub hash: UnitHash,
+    /// The generation whose wish this machine has carried out: the start or stop it asked for has ended, well or badly.
+    pub generation: Option<Generation>,
+    pub failure: Option<Failure>,
+}
+
+impl Observed {
+    pub fn condition(&self) -> Condition {
+        match &*self.active {
+            "active" | "reloading" | "refreshing" => Condition::Up,
+            "activating" => Condition::Starting,
+            "deactivating" => Condition::Stopping,
+            "failed" => Condition::Failed,
+            _ => Condition::Down,
+        }
+    }
+}
+
+/// systemd's ActiveState, folded to what a decision needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    Up,
+    Starting,
+    Stopping,
+    Down,
+    Failed,
+}
+
+/// Why a unit is not what was asked for, in the words of the machine that tried.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// One line: what was tried and how it ended, such as `start job failed: exit-code (status 3)`.
+    pub reason: String,
+    /// The unit's last journal lines, oldest first; at most 10 lines of 256 bytes.
+    pub journal: Vec<String>,
+}
+
+/// The cluster itself. Written by an administrator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Set once, when the cluster is formed.
+    pub id: String,
+    pub name: String,
+    /// The newest command that may be proposed: every member must know it.
+    pub feature_level: u32,
+}

@@ -1,0 +1,74 @@
+//! Everything the cluster knows at one revision. A clone is cheap: the maps share their structure.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Change, Command, Outcome};
+use crate::record::{Assignment, Cluster, Machine, Observed, Unit};
+use crate::{MachineId, Revision, UnitName};
+
+/// The records, each behind an `Arc` so that two snapshots share what did not change between them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterState {
+    pub revision: Revision,
+    pub cluster: Option<Arc<Cluster>>,
+    pub units: OrdMap<UnitName, Arc<Unit>>,
+    pub assignments: OrdMap<UnitName, Arc<Assignment>>,
+    pub machines: OrdMap<MachineId, Arc<Machine>>,
+    pub observed: OrdMap<(UnitName, MachineId), Arc<Observed>>,
+}
+
+impl ClusterState {
+    /// Applies the commands of one log entry in order and moves to its revision. Each command stands for itself: one that is
+    /// rejected does not hold up the others.
+    pub fn apply_all(&mut self, at: Revision, commands: &[Command]) -> Vec<Outcome> {
+        let outcomes = commands
+            .iter()
+            .map(|command| {
+                let applied = self.apply(at, command)?;
+                if let Some(change) = applied.change {
+                    self.put(change);
+                }
+                Ok(applied.kind)
+            })
+            .collect();
+        self.revision = self.revision.max(at);
+        #[cfg(debug_assertions)]
+        if let Err(broken) = self.check() {
+            panic!("after revision {at}: {broken}");
+        }
+        outcomes
+    }
+
+    /// Takes over one change that [`ClusterState::apply`] gave.
+    pub fn put(&mut self, change: Change) {
+        match change {
+            Change::Cluster(cluster) => self.cluster = Some(Arc::new(cluster)),
+            Change::Unit(name, unit) => put(&mut self.units, name, unit),
+            Change::Assignment(name, assignment) => put(&mut self.assignments, name, assignment),
+            Change::Machine(id, machine) => put(&mut self.machines, id, machine),
+            Change::Observed(name, id, observed) => put(&mut self.observed, (name, id), observed),
+        }
+    }
+
+    /// What each machine says of that unit, by machine id.
+    pub fn observed_of<'a>(
+        &'a self,
+        name: &'a UnitName,
+    ) -> impl Iterator<Item = (&'a MachineId, &'a Arc<Observed>)> + 'a {
+        let from = (name.clone(), MachineId::least());
+        self.observed
+            .range(from..)
+            .take_while(move |((unit, _), _)| unit == name)
+            .map(|((_, machine), observed)| (machine, observed))
+    }
+}
+
+fn put<K: Ord + Clone, V>(map: &mut OrdMap<K, Arc<V>>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => map.insert(key, Arc::new(value)),
+        None => map.remove(&key),
+    };
+}
