@@ -3,6 +3,8 @@
 //!
 //! Called by every room of the daemon. Knows nothing of how the state is kept.
 
+mod memory;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use async_trait::async_trait;
 use cluster::{ClusterState, Command, MachineId, Outcome, Revision};
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+pub use memory::MemoryStore;
 
 /// The cluster's state, and the one door for changing it. Any machine's store takes proposals and passes them to the leader.
 #[async_trait]

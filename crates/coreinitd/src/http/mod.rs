@@ -1,0 +1,1 @@
+//! The HTTP room: fleet's API and our own over the store.

@@ -1,0 +1,1 @@
+//! The systemd room: everything that is said to systemd is said here.

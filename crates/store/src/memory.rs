@@ -1,0 +1,74 @@
+//! A store of one machine in memory, which always leads. For tests of the rooms above the seam; it keeps nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cluster::{ClusterState, Command, MachineId, Revision};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::{Committed, ProposeError, ReadError, Role, Store};
+
+/// Applies every proposal at once, at the next revision.
+pub struct MemoryStore {
+    machine: MachineId,
+    state: watch::Sender<Arc<ClusterState>>,
+    role: watch::Sender<Role>,
+}
+
+impl MemoryStore {
+    pub fn new(machine: MachineId) -> MemoryStore {
+        let role = watch::Sender::new(Role::Leader { term: 1 });
+        MemoryStore { machine, state: watch::Sender::new(Arc::default()), role }
+    }
+
+    /// Plays another role from here on; proposals are refused unless it leads or follows.
+    pub fn set_role(&self, role: Role) {
+        self.role.send_replace(role);
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn propose(&self, commands: Vec<Command>, _deadline: Instant) -> Result<Committed, ProposeError> {
+        match &*self.role.borrow() {
+            Role::Unformed { hint } => return Err(ProposeError::Unformed { hint: hint.clone() }),
+            Role::Leaderless => return Err(ProposeError::NoLeader { hint: "none was elected".into() }),
+            Role::Leader { .. } | Role::Follower { .. } => {}
+        }
+        let mut committed = Committed { revision: Revision(0), outcomes: Vec::new() };
+        self.state.send_modify(|state| {
+            let mut next = (**state).clone();
+            committed.revision = Revision(next.revision.0 + 1);
+            committed.outcomes = next.apply_all(committed.revision, &commands);
+            *state = Arc::new(next);
+        });
+        Ok(committed)
+    }
+
+    fn state(&self) -> watch::Receiver<Arc<ClusterState>> {
+        self.state.subscribe()
+    }
+
+    async fn read(&self, _deadline: Instant) -> Result<Arc<ClusterState>, ReadError> {
+        match &*self.role.borrow() {
+            Role::Unformed { hint } => Err(ReadError::Unformed { hint: hint.clone() }),
+            Role::Leaderless => Err(ReadError::NoLeader { hint: "none was elected".into() }),
+            Role::Leader { .. } | Role::Follower { .. } => Ok(self.state.borrow().clone()),
+        }
+    }
+
+    fn role(&self) -> watch::Receiver<Role> {
+        self.role.subscribe()
+    }
+
+    async fn here(&self, _deadline: Instant) -> Result<(), ReadError> {
+        Ok(())
+    }
+
+    fn silence(&self) -> BTreeMap<MachineId, Duration> {
+        BTreeMap::from([(self.machine.clone(), Duration::ZERO)])
+    }
+}
