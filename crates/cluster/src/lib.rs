@@ -5,6 +5,7 @@
 //!
 //! The front door: [`UnitFile::parse`], [`ClusterState::apply`], [`schedule`], [`plan`].
 
+mod activation;
 mod apply;
 mod command;
 mod ids;
@@ -17,6 +18,7 @@ mod state;
 mod unit_file;
 mod unit_name;
 
+pub use activation::activated_unit;
 pub use command::{Applied, Change, Command, Kind, Outcome, Rejected};
 pub use ids::{Generation, IdError, MachineId, Revision};
 pub use plan::{Action, Current, Desired, Job, JobKind, plan};
