@@ -43,6 +43,8 @@ pub struct Member {
     pub machine: String,
     /// Where its peers reach it: `HOST:PORT`.
     pub address: String,
+    /// Tells one life of the machine's store from the next.
+    pub nonce: String,
 }
 
 impl fmt::Display for Proposal {

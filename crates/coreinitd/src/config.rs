@@ -1,0 +1,293 @@
+//! What the daemon was told: a TOML file, `COREINIT_*` variables over it, flags over both.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, UdpSocket};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use clap::Parser;
+use cluster::MachineId;
+use serde::Deserialize;
+
+/// The port for everything that daemons say to each other.
+pub const PORT: u16 = 7340;
+const CONFIG_PATH: &str = "/etc/coreinit/coreinitd.toml";
+
+/// systemd at the level of the cluster: the daemon of one machine.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(name = "coreinitd", version)]
+pub struct Flags {
+    /// The configuration file [default: /etc/coreinit/coreinitd.toml, if it exists]
+    #[arg(long, env = "COREINIT_CONFIG", value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// Where this machine's share of the state is kept [default: /var/lib/coreinit]
+    #[arg(long, env = "COREINIT_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The socket of the API [default: /run/coreinit.sock]
+    #[arg(long, env = "COREINIT_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Where to listen for other machines [default: 127.0.0.1:7340]
+    #[arg(long, env = "COREINIT_LISTEN", value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Where other machines reach this one [default: found from `join` or the default route]
+    #[arg(long, env = "COREINIT_ADVERTISE", value_name = "ADDRESS")]
+    pub advertise: Option<String>,
+    /// How many machines form the cluster together
+    #[arg(long, env = "COREINIT_BOOTSTRAP_EXPECT", value_name = "N")]
+    pub bootstrap_expect: Option<usize>,
+    /// The machines to form or join a cluster with
+    #[arg(long, env = "COREINIT_JOIN", value_name = "ADDRESS", value_delimiter = ',')]
+    pub join: Option<Vec<String>>,
+    /// Open the port beyond loopback although nothing on it is encrypted or checked
+    #[arg(long, env = "COREINIT_INSECURE_TRANSPORT", num_args = 0..=1, default_missing_value = "true")]
+    pub insecure_transport: Option<bool>,
+    /// This machine's id [default: the content of /etc/machine-id]
+    #[arg(long, env = "COREINIT_MACHINE_ID", value_name = "ID")]
+    pub machine_id: Option<String>,
+    /// The engine under the store: sled or redb
+    #[arg(long, env = "COREINIT_ENGINE", value_name = "ENGINE")]
+    pub engine: Option<Engine>,
+    /// What to log, such as `info` or `debug,raft=trace`
+    #[arg(long, env = "COREINIT_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// The configuration file. A key that is not known is an error: it is a slip that would change nothing in silence.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    data_dir: Option<PathBuf>,
+    runtime_dir: Option<PathBuf>,
+    socket: Option<PathBuf>,
+    listen: Option<String>,
+    advertise: Option<String>,
+    bootstrap_expect: Option<usize>,
+    join: Option<Vec<String>>,
+    insecure_transport: Option<bool>,
+    machine_id: Option<String>,
+    machine_name: Option<String>,
+    metadata: BTreeMap<String, String>,
+    cluster_name: Option<String>,
+    machine_lost_after: Option<String>,
+    bus: Option<String>,
+    engine: Option<Engine>,
+    log: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    #[default]
+    Sled,
+    Redb,
+}
+
+/// Everything the daemon was told, checked and complete.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub machine: MachineId,
+    pub machine_name: String,
+    pub metadata: BTreeMap<String, String>,
+    pub data_dir: PathBuf,
+    /// For what lives no longer than the boot: unit files, and what was done with them.
+    pub runtime_dir: PathBuf,
+    pub socket: PathBuf,
+    pub listen: String,
+    pub advertise: Option<String>,
+    pub bootstrap_expect: usize,
+    pub join: Vec<String>,
+    pub cluster_name: String,
+    pub machine_lost_after: Duration,
+    /// D-Bus address of systemd's bus; `None`: the system bus.
+    pub bus: Option<String>,
+    pub engine: Engine,
+    pub log: String,
+    /// The port is open to other machines, and nothing on it is encrypted.
+    pub exposed: bool,
+}
+
+impl Config {
+    /// Reads the file that the flags name, or the usual one if it is there, and puts the flags over it.
+    pub fn load(flags: &Flags) -> anyhow::Result<Config> {
+        let path = flags.config.clone().unwrap_or_else(|| CONFIG_PATH.into());
+        let file = match std::fs::read_to_string(&path) {
+            Ok(text) => toml::from_str(&text).with_context(|| format!("cannot use {}", path.display()))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && flags.config.is_none() => File::default(),
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+        };
+        Config::merge(flags, file).with_context(|| format!("in {} and the flags", path.display()))
+    }
+
+    fn merge(flags: &Flags, file: File) -> anyhow::Result<Config> {
+        let join: Vec<String> = flags.join.clone().or(file.join).unwrap_or_default();
+        let join: Vec<String> = join.iter().map(|address| raft::with_port(address.trim(), PORT)).collect();
+        let bootstrap_expect = flags.bootstrap_expect.or(file.bootstrap_expect).unwrap_or(0);
+        ensure!(
+            bootstrap_expect == 0 || !join.is_empty(),
+            "bootstrap_expect is {bootstrap_expect}, but `join` names no machines; name all {bootstrap_expect}"
+        );
+        ensure!(
+            bootstrap_expect <= raft::FOUNDERS_MAX,
+            "bootstrap_expect is {bootstrap_expect}; at most {} machines form a cluster, others join it later",
+            raft::FOUNDERS_MAX
+        );
+        let listen = flags.listen.clone().or(file.listen);
+        let listen = raft::with_port(&listen.unwrap_or_else(|| "127.0.0.1".into()), PORT);
+        let exposed = !is_loopback(&listen);
+        if exposed && !flags.insecure_transport.or(file.insecure_transport).unwrap_or(false) {
+            bail!(
+                "listen = {listen:?} opens the port to other machines, and nothing on it is encrypted or checked yet; \
+                 if the network is yours alone, say so with insecure_transport = true"
+            );
+        }
+        let machine = match flags.machine_id.clone().or(file.machine_id) {
+            Some(id) => id,
+            None => std::fs::read_to_string("/etc/machine-id").context("cannot read /etc/machine-id")?,
+        };
+        let advertise = flags.advertise.clone().or(file.advertise);
+        let advertise = match advertise.map(|address| raft::with_port(&address, PORT)) {
+            None if exposed => Some(own_address(&listen, &join)?),
+            told => told,
+        };
+        let lost_after = file.machine_lost_after.unwrap_or_else(|| "6s".into());
+        let machine_lost_after = duration(&lost_after).with_context(|| {
+            format!("machine_lost_after = {lost_after:?} is no time span; write \"6s\" or \"500ms\"")
+        })?;
+        ensure!(
+            machine_lost_after >= Duration::from_secs(2),
+            "machine_lost_after = {lost_after:?} is too short: machines are heard once a second; use 2s or more"
+        );
+        Ok(Config {
+            machine: MachineId::new(machine.trim()).context("the machine id is not usable")?,
+            machine_name: file.machine_name.unwrap_or_else(host_name),
+            metadata: file.metadata,
+            data_dir: flags.data_dir.clone().or(file.data_dir).unwrap_or_else(|| "/var/lib/coreinit".into()),
+            runtime_dir: file.runtime_dir.unwrap_or_else(|| "/run/coreinit".into()),
+            socket: flags.socket.clone().or(file.socket).unwrap_or_else(|| "/run/coreinit.sock".into()),
+            listen,
+            advertise,
+            bootstrap_expect,
+            join,
+            cluster_name: file.cluster_name.unwrap_or_else(|| "coreinit".into()),
+            machine_lost_after,
+            bus: file.bus,
+            engine: flags.engine.or(file.engine).unwrap_or_default(),
+            log: flags.log.clone().or(file.log).unwrap_or_else(|| "info".into()),
+            exposed,
+        })
+    }
+
+    pub fn units_dir(&self) -> PathBuf {
+        self.runtime_dir.join("units")
+    }
+
+    /// The address that people are shown: the one peers use, without its port.
+    pub fn address(&self) -> String {
+        let address = self.advertise.as_deref().unwrap_or(&self.listen);
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        host.trim_matches(['[', ']']).into()
+    }
+}
+
+fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Where other machines reach this one, when nobody said: the address it listens on, or the local end of the way to one of
+/// `join`, or of the default route. Nothing is sent.
+fn own_address(listen: &str, join: &[String]) -> anyhow::Result<String> {
+    let (host, port) = listen.rsplit_once(':').context("`listen` has no port")?;
+    let any = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
+    if !any {
+        return Ok(listen.into());
+    }
+    let ways = join.iter().map(String::as_str).chain(["192.0.2.1:9", "[2001:db8::1]:9"]);
+    for way in ways {
+        let family = if way.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+        let Ok(socket) = UdpSocket::bind(family) else { continue };
+        if socket.connect(way).is_err() {
+            continue;
+        }
+        let Ok(local) = socket.local_addr() else { continue };
+        if !local.ip().is_loopback() && !local.ip().is_unspecified() {
+            let ip = local.ip();
+            let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
+            return Ok(format!("{host}:{port}"));
+        }
+    }
+    bail!("cannot tell at which address other machines reach this one; set `advertise`")
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().into()
+}
+
+/// `6s`, `500ms`, `1.5s`, `2min`; a bare number is seconds, as systemd has it.
+fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..split].parse().ok()?;
+    let unit = match text[split..].trim() {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number * unit).ok()
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(file: &str, expected: Result<fn(&Config) -> bool, &str>) {
+        let flags = Flags { machine_id: Some("m1".into()), ..Flags::default() };
+        let file = toml::from_str::<File>(file).map_err(anyhow::Error::from);
+        match (file.and_then(|file| Config::merge(&flags, file)), expected) {
+            (Ok(config), Ok(holds)) => assert!(holds(&config), "{config:?}"),
+            (Err(error), Err(text)) => assert!(format!("{error:#}").contains(text), "{error:#}"),
+            (got, _) => panic!("unexpected: {got:?}"),
+        }
+    }
+
+    #[test]
+    fn an_empty_file_is_a_machine_by_itself_on_loopback() {
+        check("", Ok(|c| c.listen == "127.0.0.1:7340" && !c.exposed && c.join.is_empty()));
+    }
+
+    #[test]
+    fn the_port_opens_only_when_told_twice() {
+        check("listen = '0.0.0.0:7340'", Err("insecure_transport = true"));
+        check("listen = '10.1.2.3'\ninsecure_transport = true", Ok(|c| {
+            c.exposed && c.advertise.as_deref() == Some("10.1.2.3:7340") && c.address() == "10.1.2.3"
+        }));
+    }
+
+    #[test]
+    fn slips_are_named() {
+        check("bootstrap_expects = 3", Err("bootstrap_expects"));
+        check("bootstrap_expect = 3", Err("`join` names no machines"));
+        check("machine_lost_after = 'soon'", Err("is no time span"));
+        check("machine_lost_after = '1s'", Err("too short"));
+        check("machine_id = 'a b'", Ok(|c| c.machine.as_str() == "m1"));
+    }
+
+    #[test]
+    fn three_equal_lines() {
+        check("bootstrap_expect = 3\njoin = ['a', 'b:1', 'c']", Ok(|c| {
+            c.bootstrap_expect == 3 && c.join == ["a:7340", "b:1", "c:7340"]
+        }));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let flags = Flags { machine_id: Some("m".into()), socket: Some("/s".into()), ..Flags::default() };
+        let file = toml::from_str("socket = '/other'\ndata_dir = '/d'").unwrap();
+        let config = Config::merge(&flags, file).unwrap();
+        assert_eq!((config.socket, config.data_dir), ("/s".into(), "/d".into()));
+    }
+}

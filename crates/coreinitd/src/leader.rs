@@ -1,0 +1,90 @@
+//! The leader's loop: while this machine leads, it gives units their homes and tells who is alive.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::{ClusterState, Command, Liveness, schedule};
+use store::{ProposeError, Role, Store};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// How often the silence of machines is looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// A proposal of the leader's is made to its own log: longer than this, and there is no quorum.
+const PROPOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Decisions in one proposal: so many are committed at once, and units of one group are seldom torn apart.
+const DECISIONS_MAX: usize = 1000;
+
+/// Runs until `stop`. While another machine leads, it only waits.
+pub async fn run(store: Arc<dyn Store>, machine_lost_after: Duration, mut stop: watch::Receiver<bool>) {
+    let mut state = store.state();
+    let mut role = store.role();
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        if matches!(*role.borrow_and_update(), Role::Leader { .. }) {
+            let now = state.borrow_and_update().clone();
+            let decided = decide(&now, &store.silence(), machine_lost_after);
+            for commands in decided.chunks(DECISIONS_MAX) {
+                tokio::select! {
+                    // Not resumed when cancelled: the next leader decides anew.
+                    proposed = propose(&*store, commands) => if proposed.is_err() { break },
+                    _ = stop.wait_for(|stop| *stop) => return,
+                }
+            }
+        }
+        tokio::select! {
+            // Cancel-safe: all of these only wait.
+            changed = state.changed() => if changed.is_err() { return },
+            changed = role.changed() => if changed.is_err() { return },
+            _ = tick.tick() => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// What has to be proposed: who was lost and who is back first, since homes follow from that.
+fn decide(
+    state: &ClusterState,
+    silence: &std::collections::BTreeMap<cluster::MachineId, Duration>,
+    machine_lost_after: Duration,
+) -> Vec<Command> {
+    let mut commands = Vec::new();
+    for (id, machine) in &state.machines {
+        let Some(silent) = silence.get(id) else { continue };
+        match machine.liveness {
+            Liveness::Ready if *silent >= machine_lost_after => {
+                tracing::warn!(machine = %id, name = machine.info.name, ?silent, "machine is lost");
+                commands.push(Command::MarkLost { machine: id.clone() });
+            }
+            Liveness::Lost if *silent < machine_lost_after / 2 => {
+                tracing::info!(machine = %id, name = machine.info.name, "machine is back");
+                commands.push(Command::MarkReady { machine: id.clone() });
+            }
+            Liveness::Ready | Liveness::Lost => {}
+        }
+    }
+    if !commands.is_empty() {
+        return commands;
+    }
+    let schedule = schedule(state);
+    for decision in &schedule.decisions {
+        tracing::info!(?decision, "decided");
+    }
+    schedule.decisions.into_iter().map(|decision| decision.into_command()).collect()
+}
+
+async fn propose(store: &dyn Store, commands: &[Command]) -> Result<(), ProposeError> {
+    let committed = store.propose(commands.to_vec(), Instant::now() + PROPOSE_TIMEOUT).await;
+    match &committed {
+        Ok(committed) => {
+            for (command, outcome) in commands.iter().zip(&committed.outcomes) {
+                if let Err(rejected) = outcome {
+                    tracing::debug!(?command, %rejected, "overtaken by another change");
+                }
+            }
+        }
+        Err(error) => tracing::warn!(%error, count = commands.len(), "decisions were not committed"),
+    }
+    committed.map(|_| ())
+}

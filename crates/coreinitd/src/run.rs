@@ -1,0 +1,192 @@
+//! Builds the rooms, hands each what it needs, and waits for all of them to end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use cluster::{Liveness, MachineInfo};
+use raft::{Disk, DiskError, EngineKind, FlushMode, Options, RaftStore, Tcp, Timing};
+use sd_notify::NotifyState;
+use store::{Role, Store};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::{Config, Engine};
+use crate::systemd::{DBus, UnitManager};
+use crate::{agent, http, leader, presence};
+
+/// The work of handing over the lead is given so long at a planned stop.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Rooms that have not ended by then are left to the process's end; units are not touched by either.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Runs the daemon until SIGTERM or SIGINT, or until its store fails.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let version = env!("CARGO_PKG_VERSION").to_string();
+    tracing::info!(version, machine = %config.machine, name = config.machine_name, "coreinitd starts");
+    if config.exposed {
+        tracing::warn!(
+            listen = config.listen,
+            "insecure_transport: the port is open to other machines, and nothing on it is encrypted or checked"
+        );
+    }
+    let (stop, stopping) = watch::channel(false);
+    let disk = open_disk(&config)?;
+    let mut failed = disk.failed();
+    let (store, driver) = RaftStore::start(options(&config, &version), disk, Arc::new(Tcp), stopping.clone())
+        .await
+        .with_context(|| format!("cannot listen for other machines on {}", config.listen))?;
+    let units = DBus::connect(config.bus.clone(), config.units_dir()).await;
+    let units = Arc::new(units.context("cannot reach systemd over D-Bus; is dbus running?")?);
+    serve(config, version, store, units, driver, stop, &mut failed).await
+}
+
+/// Everything but the store's and systemd's beginnings: those differ in tests.
+async fn serve(
+    config: Config,
+    version: String,
+    store: RaftStore,
+    units: Arc<dyn UnitManager>,
+    driver: impl Future<Output = ()> + Send + 'static,
+    stop: watch::Sender<bool>,
+    failed: &mut watch::Receiver<Option<String>>,
+) -> anyhow::Result<()> {
+    let stopping = stop.subscribe();
+    let dynamic: Arc<dyn Store> = Arc::new(store.clone());
+    let mut rooms = JoinSet::new();
+    let driver = tokio::spawn(driver);
+    let parts = http::HttpParts {
+        store: dynamic.clone(),
+        machine: config.machine.clone(),
+        version: version.clone(),
+        init: init_hook(store.clone()),
+    };
+    let listener = http::listen(&config.socket)
+        .await
+        .with_context(|| format!("cannot open the socket {}", config.socket.display()))?;
+    rooms.spawn(http::serve(listener, parts, stopping.clone()));
+    rooms.spawn(leader::run(dynamic.clone(), config.machine_lost_after, stopping.clone()));
+    let info = MachineInfo {
+        name: config.machine_name.clone(),
+        address: config.address(),
+        version,
+        metadata: config.metadata.clone(),
+    };
+    rooms.spawn(presence::run(dynamic.clone(), config.machine.clone(), info, stopping.clone()));
+    let parts = agent::AgentParts {
+        machine: config.machine.clone(),
+        store: dynamic.clone(),
+        units,
+        marks_dir: config.runtime_dir.join("done"),
+    };
+    rooms.spawn(agent::run(parts, stopping.clone()));
+    rooms.spawn(watchdog(stopping));
+    notify(&[NotifyState::Ready]);
+
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let ended = loop {
+        tokio::select! {
+            _ = term.recv() => break Ok(()),
+            _ = int.recv() => break Ok(()),
+            Ok(reason) = failed.wait_for(Option::is_some) => {
+                let reason = reason.clone().unwrap_or_default();
+                break Err(anyhow::anyhow!("the store failed and must not be used further: {reason}"));
+            }
+            Some(room) = rooms.join_next() => {
+                break Err(anyhow::anyhow!("a part of the daemon ended by itself: {room:?}"));
+            }
+        }
+    };
+    tracing::info!("coreinitd stops; units go on");
+    notify(&[NotifyState::Stopping]);
+    store.give_up_lead(HAND_OVER_TIMEOUT).await;
+    stop.send_replace(true);
+    let all = async {
+        while rooms.join_next().await.is_some() {}
+        let _ = driver.await;
+    };
+    if tokio::time::timeout(STOP_TIMEOUT, all).await.is_err() {
+        tracing::warn!("some parts of the daemon did not end in time");
+    }
+    ended
+}
+
+fn options(config: &Config, version: &str) -> Options {
+    Options {
+        machine: config.machine.clone(),
+        version: version.into(),
+        listen: config.listen.clone(),
+        advertise: config.advertise.clone(),
+        bootstrap_expect: config.bootstrap_expect,
+        join: config.join.clone(),
+        cluster_name: config.cluster_name.clone(),
+        timing: Timing::default(),
+        seed: None,
+    }
+}
+
+/// Opens the store. One that is damaged is never served: it is set aside, and the machine comes back as a new member.
+fn open_disk(config: &Config) -> anyhow::Result<Disk> {
+    let dir = &config.data_dir;
+    let engine = match config.engine {
+        Engine::Sled => EngineKind::Sled,
+        Engine::Redb => EngineKind::Redb,
+    };
+    let open = || Disk::open(dir, engine, FlushMode::Thread);
+    match open() {
+        Ok(disk) => Ok(disk),
+        Err(damage @ DiskError::Damaged { .. }) => {
+            tracing::error!(error = %damage, dir = %dir.display(), "the store is damaged and will not be used");
+            if config.join.is_empty() {
+                bail!(
+                    "{damage}. No other machine holds this state: `join` names none. Put a backup in the place of {} \
+                     (`corectl cluster restore`), or move it away to begin anew",
+                    dir.display()
+                );
+            }
+            let aside = raft::set_aside(dir).context("cannot set the damaged store aside")?;
+            tracing::error!(aside = %aside.display(), "the damaged store was set aside; joining as a new member");
+            Ok(open()?)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot open the store in {}", dir.display())),
+    }
+}
+
+fn init_hook(store: RaftStore) -> http::InitHook {
+    Box::new(move |name| {
+        let store = store.clone();
+        Box::pin(async move {
+            store.init(name).await?;
+            // The answer comes when the machine can be used: it leads and is on the schedule.
+            let (mut role, mut state) = (store.role(), store.state());
+            let gone = |_| "the daemon is stopping".to_string();
+            role.wait_for(|role| matches!(role, Role::Leader { .. })).await.map_err(gone)?;
+            let ready = |m: &Arc<cluster::Machine>| m.liveness == Liveness::Ready;
+            state.wait_for(|state| state.machines.values().any(ready)).await.map_err(gone)?;
+            Ok(())
+        })
+    })
+}
+
+/// Tells systemd's watchdog that the runtime still turns.
+async fn watchdog(mut stop: watch::Receiver<bool>) {
+    let Some(limit) = sd_notify::watchdog_enabled() else {
+        let _ = stop.wait_for(|stop| *stop).await;
+        return;
+    };
+    let mut tick = tokio::time::interval(limit / 3);
+    loop {
+        tokio::select! {
+            // Cancel-safe: both only wait.
+            _ = tick.tick() => notify(&[NotifyState::Watchdog]),
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd was not told");
+    }
+}

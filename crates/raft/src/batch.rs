@@ -1,0 +1,112 @@
+//! Many callers, few log entries: proposals that arrive while an entry is on its way share the next one.
+
+use std::sync::Arc;
+
+use cluster::{Command, Outcome, Revision};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use openraft::errors::{ClientWriteError, RaftError};
+use store::Committed;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::message::Refusal;
+use crate::node::Raft;
+use crate::types::{Proposal, Reply};
+
+/// Proposals that wait; more have to wait at the door.
+const QUEUE_MAX: usize = 1024;
+/// Entries on their way to a quorum at a time: the next is written while the one before it travels. More would only make
+/// each of them smaller.
+const IN_FLIGHT_MAX: usize = 2;
+/// Commands that are put together into one entry. A single proposal may hold more.
+const COMMANDS_MAX: usize = 1024;
+
+type Answer = Result<Committed, Refusal>;
+type Waiting = (Vec<Command>, oneshot::Sender<Answer>);
+
+/// The way into this node's log. Cheap to clone.
+#[derive(Clone)]
+pub struct Batches {
+    queue: mpsc::Sender<Waiting>,
+}
+
+impl Batches {
+    /// Hands out the door, and the task that serves it until every door is dropped.
+    pub fn new(raft: Raft) -> (Batches, impl Future<Output = ()> + Send) {
+        let (queue, waiting) = mpsc::channel(QUEUE_MAX);
+        (Batches { queue }, run(Arc::new(raft), waiting))
+    }
+
+    /// Commits the commands if this node leads.
+    pub async fn propose(&self, commands: Vec<Command>) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        let stopped = || Refusal::Failed("the store has stopped".into());
+        self.queue.send((commands, answer)).await.map_err(|_| stopped())?;
+        answered.await.unwrap_or(Err(Refusal::Unknown))
+    }
+}
+
+async fn run(raft: Arc<Raft>, mut waiting: mpsc::Receiver<Waiting>) {
+    let mut in_flight = FuturesUnordered::new();
+    let mut open = true;
+    while open || !in_flight.is_empty() {
+        tokio::select! {
+            // Cancel-safe: what ended is taken out only when it is returned.
+            Some(()) = in_flight.next(), if !in_flight.is_empty() => {}
+            // Cancel-safe: a message is taken only when it is returned.
+            first = waiting.recv(), if open && in_flight.len() < IN_FLIGHT_MAX => match first {
+                None => open = false,
+                Some(first) => {
+                    let mut batch = vec![first];
+                    let mut commands = batch[0].0.len();
+                    while commands < COMMANDS_MAX {
+                        let Ok(next) = waiting.try_recv() else { break };
+                        commands += next.0.len();
+                        batch.push(next);
+                    }
+                    in_flight.push(commit(raft.clone(), batch));
+                }
+            },
+        }
+    }
+}
+
+async fn commit(raft: Arc<Raft>, batch: Vec<Waiting>) {
+    let mut commands = Vec::new();
+    let mut callers = Vec::with_capacity(batch.len());
+    for (mine, answer) in batch {
+        callers.push((mine.len(), answer));
+        commands.extend(mine);
+    }
+    let written = raft.client_write(Proposal(commands)).await;
+    let result = written.map_err(refusal).map(|response| {
+        let Reply(outcomes) = response.data;
+        (Revision(response.log_id.index), outcomes)
+    });
+    match result {
+        Ok((revision, outcomes)) => {
+            let mut outcomes = outcomes.into_iter();
+            for (count, answer) in callers {
+                let outcomes: Vec<Outcome> = outcomes.by_ref().take(count).collect();
+                // A caller that has gone away does not hear of it.
+                let _ = answer.send(Ok(Committed { revision, outcomes }));
+            }
+        }
+        Err(refusal) => {
+            for (_, answer) in callers {
+                let _ = answer.send(Err(refusal.clone()));
+            }
+        }
+    }
+}
+
+fn refusal(error: RaftError<crate::types::TypeConfig, ClientWriteError<crate::types::TypeConfig>>) -> Refusal {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+            Refusal::NotLeader { leader: forward.leader_node.map(|node| node.address) }
+        }
+        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => Refusal::Unknown,
+        RaftError::APIError(other) => Refusal::Failed(other.to_string()),
+        RaftError::Fatal(fatal) => Refusal::Failed(fatal.to_string()),
+    }
+}

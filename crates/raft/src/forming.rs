@@ -1,0 +1,221 @@
+//! How a machine without a cluster comes to belong to one.
+//!
+//! Three equal configurations form one cluster: every machine asks all that are named in `join` who they are. Once all of
+//! them answer, none belongs to a cluster, and each has the same picture, each writes the same founding down, and starts as
+//! that founder. The founding's id follows from the machines and from the present life of their stores, so that machines
+//! that saw different things can never take each other for members. A machine that finds a cluster joins it instead.
+
+use cluster::MachineId;
+use uuid::Uuid;
+
+use crate::disk::{Founder, Identity};
+use crate::message::Hello;
+use crate::types::NodeId;
+
+/// Ids below it are founders'; those of later members are log indexes above it.
+pub const FOUNDERS_MAX: usize = 63;
+
+/// What a machine without a cluster should do next, given what its peers said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Be this founder.
+    Found(Identity),
+    /// Ask these addresses, in order, to be taken as a member of this cluster.
+    Join { cluster: String, addresses: Vec<String> },
+    /// Ask again later; the text says what is missing.
+    Wait { why: String },
+}
+
+/// One address of `join` and what was heard from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    pub address: String,
+    /// The text says why there was no answer.
+    pub hello: Result<Hello, String>,
+}
+
+/// Decides from what all addresses of `join` said. `me` is this machine's own hello.
+pub fn step(me: &Hello, heard: &[Heard]) -> Step {
+    let hellos: Vec<&Hello> = heard.iter().filter_map(|h| h.hello.as_ref().ok()).collect();
+    for formed in hellos.iter().filter_map(|hello| hello.formed.as_ref()) {
+        let mine = |f: &&Founder| f.machine == me.machine && f.nonce == me.nonce;
+        if let Some(founder) = formed.founders.iter().find(mine) {
+            return Step::Found(Identity {
+                cluster_id: formed.cluster.clone(),
+                node: founder.node,
+                machine: me.machine.clone(),
+                founders: formed.founders.clone(),
+            });
+        }
+    }
+    let mut clusters: Vec<&str> =
+        hellos.iter().filter_map(|h| h.formed.as_ref()).map(|f| f.cluster.as_str()).collect();
+    clusters.sort_unstable();
+    clusters.dedup();
+    match clusters[..] {
+        [] => {}
+        [cluster] => {
+            let formed = hellos.iter().filter(|hello| hello.formed.is_some());
+            let leaders = formed.clone().filter_map(|h| h.formed.as_ref()?.leader.clone());
+            let mut addresses: Vec<String> = leaders.collect();
+            addresses.extend(formed.map(|hello| hello.address.clone()));
+            let mut seen = Vec::new();
+            addresses.retain(|address| {
+                let new = !seen.contains(address);
+                seen.push(address.clone());
+                new
+            });
+            return Step::Join { cluster: cluster.into(), addresses };
+        }
+        _ => {
+            let why = format!("the machines of `join` belong to different clusters: {}", clusters.join(", "));
+            return Step::Wait { why };
+        }
+    }
+    let missing: Vec<String> = heard
+        .iter()
+        .filter_map(|h| Some(format!("{} ({})", h.address, h.hello.as_ref().err()?)))
+        .collect();
+    if !missing.is_empty() {
+        return Step::Wait { why: format!("waiting for {}", missing.join(", ")) };
+    }
+    let mut founders: Vec<&Hello> = hellos;
+    founders.sort_by(|a, b| a.machine.cmp(&b.machine));
+    founders.dedup_by(|a, b| a.machine == b.machine);
+    if founders.len() != me.expects {
+        let names: Vec<&str> = founders.iter().map(|f| f.machine.as_str()).collect();
+        let (count, expects) = (founders.len(), me.expects);
+        return Step::Wait {
+            why: format!(
+                "`join` leads to {count} machines ({}), but bootstrap_expect is {expects}; make them agree",
+                names.join(", ")
+            ),
+        };
+    }
+    if let Some(other) = founders.iter().find(|f| f.expects != me.expects) {
+        let why = format!(
+            "bootstrap_expect is {} here and {} on {}; give all machines the same configuration",
+            me.expects, other.expects, other.address
+        );
+        return Step::Wait { why };
+    }
+    if !founders.iter().any(|f| f.machine == me.machine && f.nonce == me.nonce) {
+        return Step::Wait { why: "waiting for the machines of `join` to form a cluster".into() };
+    }
+    Step::Found(found(&founders, &me.machine))
+}
+
+/// The founding that these machines make, as `machine` keeps it. `founders` are sorted by machine.
+pub fn found(founders: &[&Hello], machine: &str) -> Identity {
+    let founders: Vec<Founder> = founders
+        .iter()
+        .zip(1..)
+        .map(|(hello, node)| Founder {
+            node,
+            machine: hello.machine.clone(),
+            address: hello.address.clone(),
+            nonce: hello.nonce.clone(),
+        })
+        .collect();
+    let text: Vec<String> = founders.iter().map(|f| format!("{} {}", f.machine, f.nonce)).collect();
+    let cluster_id = Uuid::new_v5(&Uuid::NAMESPACE_OID, text.join("\n").as_bytes()).simple().to_string();
+    let node = founders.iter().find(|f| f.machine == machine).map_or(0, |f| f.node);
+    Identity { cluster_id, node, machine: machine.into(), founders }
+}
+
+/// The id of a member that joins by the log entry at `index`. Indexes are never used twice, so neither are ids, and none is
+/// a founder's.
+pub fn joined_node(index: u64) -> NodeId {
+    index + FOUNDERS_MAX as u64 + 1
+}
+
+/// `join` as people write it, with the port that they leave out.
+pub fn with_port(address: &str, port: u16) -> String {
+    let has_port = match address.strip_prefix('[') {
+        Some(rest) => rest.contains("]:"),
+        None => address.matches(':').count() == 1,
+    };
+    if has_port { address.into() } else { format!("{address}:{port}") }
+}
+
+/// `machine` as the state names it; peers' texts are not known to be good.
+pub fn machine_id(text: &str) -> Option<MachineId> {
+    MachineId::new(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Formed;
+
+    fn hello(machine: &str) -> Hello {
+        Hello {
+            machine: machine.into(),
+            address: format!("{machine}:7340"),
+            nonce: format!("n-{machine}"),
+            version: "0".into(),
+            expects: 3,
+            formed: None,
+        }
+    }
+
+    fn heard(hellos: &[Hello]) -> Vec<Heard> {
+        hellos.iter().map(|h| Heard { address: h.address.clone(), hello: Ok(h.clone()) }).collect()
+    }
+
+    #[test]
+    fn three_that_see_each_other_found_the_same_cluster() {
+        let all = [hello("b"), hello("c"), hello("a")];
+        let founded: Vec<Identity> = all
+            .iter()
+            .map(|me| match step(me, &heard(&all)) {
+                Step::Found(identity) => identity,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(founded.iter().map(|i| i.node).collect::<Vec<_>>(), [2, 3, 1]);
+        assert!(founded.iter().all(|i| i.founders == founded[0].founders && i.cluster_id == founded[0].cluster_id));
+    }
+
+    #[test]
+    fn another_life_of_a_store_is_another_cluster() {
+        let before = [hello("a"), hello("b"), hello("c")];
+        let after = [Hello { nonce: "other".into(), ..hello("a") }, hello("b"), hello("c")];
+        assert_ne!(step(&before[1], &heard(&before)), step(&after[1], &heard(&after)));
+    }
+
+    #[test]
+    fn one_that_is_missing_is_waited_for_by_name() {
+        let mut all = heard(&[hello("a"), hello("b"), hello("c")]);
+        all[2].hello = Err("connection refused".into());
+        let Step::Wait { why } = step(&hello("a"), &all) else { panic!("must wait") };
+        assert!(why.contains("c:7340 (connection refused)"), "{why}");
+    }
+
+    #[test]
+    fn a_founder_that_missed_the_founding_takes_it_over_and_a_stranger_joins() {
+        let all = [hello("a"), hello("b"), hello("c")];
+        let Step::Found(identity) = step(&all[0], &heard(&all)) else { panic!("must found") };
+        let formed = Formed { cluster: identity.cluster_id.clone(), founders: identity.founders.clone(), leader: None };
+        let told = heard(&[Hello { formed: Some(formed), ..hello("a") }, hello("b")]);
+        assert_eq!(step(&hello("b"), &told), Step::Found(Identity { node: 2, machine: "b".into(), ..identity.clone() }));
+        let wiped = Hello { nonce: "new".into(), ..hello("b") };
+        assert!(matches!(step(&wiped, &told), Step::Join { cluster, .. } if cluster == identity.cluster_id));
+    }
+
+    #[test]
+    fn different_expectations_are_told() {
+        let all = [hello("a"), Hello { expects: 5, ..hello("b") }, hello("c")];
+        let Step::Wait { why } = step(&all[0], &heard(&all)) else { panic!("must wait") };
+        assert!(why.contains("bootstrap_expect is 3 here and 5"), "{why}");
+    }
+
+    #[test]
+    fn a_port_is_added_where_none_is() {
+        for (given, expected) in
+            [("h1", "h1:7340"), ("h1:1", "h1:1"), ("[::1]", "[::1]:7340"), ("[::1]:2", "[::1]:2"), ("10.0.0.1", "10.0.0.1:7340")]
+        {
+            assert_eq!(with_port(given, 7340), expected);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What daemons say to each other: one request, one response, in bincode behind a version byte (see `codec`). Variants are
+//! only appended. The first word between strangers, [`Hello`], is JSON, so that any two versions understand it.
+
+use cluster::{Command, Outcome};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::types::{NodeId, SnapshotMeta, TypeConfig, Vote};
+
+/// Where a request goes to: a member of this cluster, under this id. Another answers [`Refusal::Stranger`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    pub cluster: String,
+    /// `None`: whoever listens there.
+    pub to: Option<NodeId>,
+    pub request: Request,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    Append(AppendEntriesRequest<TypeConfig>),
+    Vote(VoteRequest<TypeConfig>),
+    PreVote(VoteRequest<TypeConfig>),
+    Snapshot { vote: Vote, meta: SnapshotMeta, data: Vec<u8> },
+    TransferLeader(TransferLeaderRequest<TypeConfig>),
+    /// For the leader: commit these.
+    Propose { commands: Vec<Command> },
+    /// For the leader: up to where must I have applied, to have seen all that was acknowledged?
+    ReadIndex,
+    /// For the leader: this machine is alive.
+    Here { machine: String },
+    /// For the leader: take this machine as a new member.
+    Join { machine: String, address: String, nonce: String },
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Response {
+    Append(AppendEntriesResponse<TypeConfig>),
+    Vote(VoteResponse<TypeConfig>),
+    Snapshot(SnapshotResponse<TypeConfig>),
+    Transferred(TransferLeaderResponse<TypeConfig>),
+    Proposed { revision: u64, outcomes: Vec<Outcome> },
+    ReadIndex { index: u64 },
+    Here,
+    Joined { node: NodeId },
+}
+
+/// Why a request was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    #[error("this daemon is not that member of that cluster")]
+    Stranger,
+    #[error("this daemon does not lead")]
+    NotLeader { leader: Option<String> },
+    #[error("no answer in time; the change may or may not be made")]
+    Unknown,
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// `GET /hello`: who listens there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub machine: String,
+    /// Where this machine is reached by its peers.
+    pub address: String,
+    /// Tells one life of the machine's store from the next.
+    pub nonce: String,
+    pub version: String,
+    /// How many machines it waits for; 0 when it waits for none.
+    pub expects: usize,
+    pub formed: Option<Formed>,
+}
+
+/// The cluster that a daemon belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Formed {
+    pub cluster: String,
+    pub founders: Vec<crate::disk::Founder>,
+    /// The leader's address, if one is known.
+    pub leader: Option<String>,
+}

@@ -1,0 +1,202 @@
+//! One running Raft node: what it answers its peers, and what it does while it leads.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ReadPolicy;
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{LinearizableReadError, RaftError};
+use openraft::metrics::RaftMetrics;
+use openraft::storage::Snapshot as RaftSnapshot;
+use store::Role;
+use tokio::time::Instant;
+
+use crate::batch::Batches;
+use crate::disk::Identity;
+use crate::forming::{joined_node, machine_id};
+use crate::liveness::Liveness;
+use crate::membership::{Members, Step, next_step};
+use crate::message::{Refusal, Request, Response};
+use crate::state_machine::StateMachine;
+use crate::types::{Member, NodeId, TypeConfig};
+
+pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
+
+pub struct Node {
+    pub raft: Raft,
+    pub identity: Identity,
+    pub batches: Batches,
+    pub liveness: Arc<Liveness>,
+    /// A leader that no quorum has answered for so long does not count as one, nor does one that is not heard for so long.
+    pub lease: Duration,
+}
+
+impl Node {
+    /// Answers a peer of this cluster.
+    pub async fn handle(&self, request: Request) -> Result<Response, Refusal> {
+        match request {
+            Request::Append(request) => {
+                self.liveness.leader_spoke();
+                let response = self.raft.append_entries(request).await;
+                response.map(Response::Append).map_err(failed)
+            }
+            Request::Vote(request) => self.raft.vote(request).await.map(Response::Vote).map_err(failed),
+            Request::PreVote(request) => self.raft.pre_vote(request).await.map(Response::Vote).map_err(failed),
+            Request::Snapshot { vote, meta, data } => {
+                self.liveness.leader_spoke();
+                let snapshot = RaftSnapshot { meta, snapshot: data };
+                let response = self.raft.install_full_snapshot(vote, snapshot).await;
+                response.map(Response::Snapshot).map_err(failed)
+            }
+            Request::TransferLeader(request) => {
+                self.raft.handle_transfer_leader(request).await.map(Response::Transferred).map_err(failed)
+            }
+            Request::Propose { commands } => {
+                let committed = self.batches.propose(commands).await?;
+                Ok(Response::Proposed { revision: committed.revision.0, outcomes: committed.outcomes })
+            }
+            Request::ReadIndex => Ok(Response::ReadIndex { index: self.read_index().await? }),
+            Request::Here { machine } => {
+                let Role::Leader { .. } = self.role() else {
+                    return Err(Refusal::NotLeader { leader: self.leader().map(|(_, member)| member.address) });
+                };
+                if let Some(machine) = machine_id(&machine) {
+                    self.liveness.heard(machine);
+                }
+                Ok(Response::Here)
+            }
+            Request::Join { machine, address, nonce } => {
+                let node = self.admit(Member { machine, address, nonce }).await?;
+                Ok(Response::Joined { node })
+            }
+        }
+    }
+
+    /// Up to which log index a reader must have applied to have seen all that was acknowledged before; asks a quorum.
+    pub async fn read_index(&self) -> Result<u64, Refusal> {
+        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+            Ok((read, _)) => Ok(read.index()),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                Err(Refusal::NotLeader { leader: forward.leader_node.map(|node| node.address) })
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+                Err(Refusal::NotLeader { leader: None })
+            }
+            Err(RaftError::Fatal(fatal)) => Err(Refusal::Failed(fatal.to_string())),
+        }
+    }
+
+    /// Takes a machine as a new member. Asked again by the same life of a store, it gives the same id again.
+    async fn admit(&self, member: Member) -> Result<NodeId, Refusal> {
+        let nodes = self.members().nodes;
+        let known = |m: &Member| m.machine == member.machine && m.nonce == member.nonce;
+        if let Some((node, _)) = nodes.iter().find(|(_, m)| known(m)) {
+            return Ok(*node);
+        }
+        // An empty proposal's index is nobody else's: it makes an id that is never used again.
+        let index = self.batches.propose(Vec::new()).await?.revision.0;
+        let node = joined_node(index);
+        tracing::info!(machine = member.machine, node, "taking a new member");
+        match self.raft.add_learner(node, member, false).await {
+            Ok(_) => Ok(node),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    pub fn metrics(&self) -> RaftMetrics<TypeConfig> {
+        self.raft.metrics().borrow_watched().clone()
+    }
+
+    /// Who leads, as far as this node knows; silence beyond the lease counts as nobody.
+    pub fn role(&self) -> Role {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        if metrics.state == ServerState::Leader {
+            drop(metrics);
+            let data = self.raft.data_metrics();
+            let acked = data.borrow_watched().last_quorum_acked;
+            return match acked {
+                Some(acked) if acked.elapsed() < self.lease => Role::Leader { term: self.term() },
+                Some(_) | None => Role::Leaderless,
+            };
+        }
+        drop(metrics);
+        match self.leader() {
+            Some((_, member)) if self.liveness.leader_silence() < self.lease => {
+                machine_id(&member.machine).map_or(Role::Leaderless, |leader| Role::Follower { leader })
+            }
+            Some(_) | None => Role::Leaderless,
+        }
+    }
+
+    fn term(&self) -> u64 {
+        self.metrics().current_term
+    }
+
+    /// The leader by openraft's book, however long it has been silent; `None` when it is this node or unknown.
+    pub fn leader(&self) -> Option<(NodeId, Member)> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let leader = metrics.current_leader.filter(|leader| *leader != self.identity.node)?;
+        let member = metrics.membership_config.membership().get_node(&leader)?.clone();
+        Some((leader, member))
+    }
+
+    fn members(&self) -> Members {
+        let metrics = self.metrics();
+        let membership = metrics.membership_config.membership();
+        let matched = metrics.replication.iter().flatten();
+        Members {
+            leader: self.identity.node,
+            voters: membership.voter_ids().collect(),
+            nodes: membership.nodes().map(|(node, member)| (*node, member.clone())).collect(),
+            matched: matched.filter_map(|(node, id)| Some((*node, id.as_ref()?.index))).collect(),
+            last_index: metrics.last_log_index.unwrap_or(0),
+        }
+    }
+
+    /// While this node leads: carries out the membership's next step, if one is due.
+    pub async fn mend_membership(&self) {
+        use openraft::ChangeMembers::{RemoveNodes, ReplaceAllVoters};
+        let Some(step) = next_step(&self.members()) else { return };
+        tracing::info!(?step, "changing the membership");
+        let changed = match step {
+            Step::Voters(voters) => self.raft.change_membership(ReplaceAllVoters(voters), false).await,
+            Step::Remove(node) => self.raft.change_membership(RemoveNodes([node].into()), false).await,
+        };
+        if let Err(error) = changed {
+            tracing::warn!(%error, "the membership was not changed; it will be tried again");
+        }
+    }
+
+    /// A founder's first act, harmless to repeat: every founder writes the same first entry.
+    pub async fn initialize(&self) -> Result<(), String> {
+        if self.raft.is_initialized().await.map_err(|error| error.to_string())? {
+            return Ok(());
+        }
+        let members: BTreeMap<NodeId, Member> = self
+            .identity
+            .founders
+            .iter()
+            .map(|founder| {
+                let (machine, address) = (founder.machine.clone(), founder.address.clone());
+                (founder.node, Member { machine, address, nonce: founder.nonce.clone() })
+            })
+            .collect();
+        match self.raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(openraft::errors::InitializeError::NotAllowed(_))) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> Refusal {
+    Refusal::Failed(error.to_string())
+}
+
+/// Until then.
+pub fn remaining(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}

@@ -1,0 +1,147 @@
+//! The calling side: one HTTP/2 connection to each peer, opened when needed and dropped when it does not answer.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+
+use crate::codec;
+use crate::message::{Envelope, Hello, Refusal, Response};
+use crate::transport::Transport;
+
+/// The largest body taken from or given to a peer: a snapshot of a cluster far larger than any we know.
+pub const BODY_BYTES_MAX: usize = 64 << 20;
+/// A peer that does not take a connection by then is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How soon a connection whose other end has vanished is given up, while a call waits on it.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// All peers' connections, by address.
+pub struct Peers {
+    transport: Arc<dyn Transport>,
+    open: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Option<Sender>>>>>,
+}
+
+/// Why a call brought no response.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The request was not sent: nothing can have come of it.
+    #[error("cannot reach {address}")]
+    Unreachable { address: String, source: io::Error },
+    /// The request was sent: it may have been carried out.
+    #[error("no answer from {address}")]
+    NoAnswer { address: String, source: io::Error },
+    #[error("{address} refused")]
+    Refused { address: String, source: Refusal },
+}
+
+impl Peers {
+    pub fn new(transport: Arc<dyn Transport>) -> Peers {
+        Peers { transport, open: Mutex::default() }
+    }
+
+    /// Sends one request and waits for its response, `timeout` in all.
+    pub async fn call(
+        &self,
+        address: &str,
+        envelope: &Envelope,
+        timeout: Duration,
+    ) -> Result<Response, CallError> {
+        let body = codec::encode(envelope).map_err(|source| unreachable_at(address, source))?;
+        let bytes = self.post(address, "/peer", body.into(), timeout).await?;
+        let response: Result<Response, Refusal> =
+            codec::decode(&bytes).map_err(|source| no_answer(address, source))?;
+        response.map_err(|source| CallError::Refused { address: address.into(), source })
+    }
+
+    /// Asks who listens there.
+    pub async fn hello(&self, address: &str, timeout: Duration) -> Result<Hello, CallError> {
+        let bytes = self.post(address, "/hello", Bytes::new(), timeout).await?;
+        serde_json::from_slice(&bytes).map_err(|source| no_answer(address, io::Error::other(source)))
+    }
+
+    async fn post(
+        &self,
+        address: &str,
+        path: &str,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, CallError> {
+        let deadline = tokio::time::Instant::now() + timeout;
+        let slot = self.slot(address);
+        let connected = tokio::time::timeout_at(deadline, self.sender(address, &slot)).await;
+        let mut sender = connected
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .map_err(|source| unreachable_at(address, source))?;
+        let request = hyper::Request::post(format!("http://peer{path}"))
+            .body(Full::new(body))
+            .map_err(|source| unreachable_at(address, io::Error::other(source)))?;
+        let exchange = async {
+            let response = sender.send_request(request).await.map_err(io::Error::other)?;
+            if response.status() != hyper::StatusCode::OK {
+                return Err(io::Error::other(format!("status {}", response.status())));
+            }
+            let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
+            Ok(body.map_err(io::Error::other)?.to_bytes())
+        };
+        let answer = tokio::time::timeout_at(deadline, exchange).await;
+        match answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(bytes) => Ok(bytes),
+            Err(source) => {
+                // Whoever did not answer gets a new connection: the old one may lead to a machine that lost its power.
+                // Calls that wait on the old one keep it until their own time is up.
+                if let Ok(mut open) = slot.try_lock() {
+                    *open = None;
+                }
+                Err(no_answer(address, source))
+            }
+        }
+    }
+
+    fn slot(&self, address: &str) -> Arc<tokio::sync::Mutex<Option<Sender>>> {
+        let mut open = self.open.lock().expect("no holder of this lock panics");
+        open.entry(address.to_string()).or_default().clone()
+    }
+
+    async fn sender(&self, address: &str, slot: &tokio::sync::Mutex<Option<Sender>>) -> io::Result<Sender> {
+        let mut open = slot.lock().await;
+        if let Some(sender) = open.as_ref().filter(|sender| !sender.is_closed()) {
+            return Ok(sender.clone());
+        }
+        let connect = self.transport.connect(address);
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect).await??;
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(io::Error::other)?;
+        // It ends when the last sender of this connection is dropped, or when the peer closes it.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection to a peer ended");
+            }
+        });
+        *open = Some(sender.clone());
+        Ok(sender)
+    }
+}
+
+fn unreachable_at(address: &str, source: io::Error) -> CallError {
+    CallError::Unreachable { address: address.into(), source }
+}
+
+fn no_answer(address: &str, source: io::Error) -> CallError {
+    CallError::NoAnswer { address: address.into(), source }
+}

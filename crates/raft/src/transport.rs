@@ -1,0 +1,59 @@
+//! How bytes get from one daemon to another: the one place that knows of TCP. A simulation brings its own.
+
+use std::io;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A connection in both directions.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+pub type BoxStream = Box<dyn Stream>;
+
+/// Opens connections, and takes them.
+#[async_trait]
+pub trait Transport: Send + Sync + 'static {
+    /// `address` is `HOST:PORT`.
+    async fn connect(&self, address: &str) -> io::Result<BoxStream>;
+    async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>>;
+}
+
+#[async_trait]
+pub trait Listener: Send + 'static {
+    /// Safe to cancel: no connection is lost by it.
+    async fn accept(&mut self) -> io::Result<BoxStream>;
+    /// Where it listens, with the port that was chosen when 0 was asked for.
+    fn address(&self) -> io::Result<String>;
+}
+
+/// Plain TCP.
+#[derive(Clone, Copy, Debug)]
+pub struct Tcp;
+
+#[async_trait]
+impl Transport for Tcp {
+    async fn connect(&self, address: &str) -> io::Result<BoxStream> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Box::new(stream))
+    }
+
+    async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>> {
+        Ok(Box::new(TcpListener::bind(address).await?))
+    }
+}
+
+#[async_trait]
+impl Listener for TcpListener {
+    async fn accept(&mut self) -> io::Result<BoxStream> {
+        let (stream, _) = TcpListener::accept(self).await?;
+        stream.set_nodelay(true)?;
+        Ok(Box::new(stream))
+    }
+
+    fn address(&self) -> io::Result<String> {
+        Ok(self.local_addr()?.to_string())
+    }
+}
