@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::types::{NodeId, SnapshotMeta, TypeConfig, Vote};
 
 /// Where a request goes to: a member of this cluster, under this id. Another answers [`Refusal::Stranger`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Envelope {
     pub cluster: String,
     /// `None`: whoever listens there.
@@ -19,7 +19,7 @@ pub struct Envelope {
     pub request: Request,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request {
     Append(AppendEntriesRequest<TypeConfig>),
     Vote(VoteRequest<TypeConfig>),

@@ -9,6 +9,7 @@ use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::metrics::RaftMetrics;
+use openraft_rt::Instant as _;
 use openraft::storage::Snapshot as RaftSnapshot;
 use store::Role;
 use tokio::time::Instant;
