@@ -2,5 +2,10 @@
 //!
 //! These types share the newtypes of `cluster` with the log, never its structs: each form is versioned on its own.
 
+mod client;
+mod events;
 pub mod fleet;
 pub mod v1;
+
+pub use client::{Client, ClientError, Endpoint, INIT_TIMEOUT, REQUEST_TIMEOUT, SOCKET_PATH};
+pub use events::{Events, SILENCE_MAX};

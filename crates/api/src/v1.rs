@@ -8,7 +8,7 @@
 //! | `POST /v1/units` with [`Batch`] | [`BatchDone`]; 400 when one operation is invalid, and then nothing is stored |
 //! | `GET /v1/machines[?stale=true]` | [`Machines`] |
 //! | `POST /v1/cluster/init` with [`ClusterInit`] | 200 [`Status`]; 409 when there is a cluster already |
-//! | `GET /v1/events[?after=REVISION][&unit=NAME]...` | server-sent events, see [`Event`] |
+//! | `GET /v1/events[?after=REVISION][&unit=NAME]...` | server-sent events, see [`Told`] |
 //!
 //! Errors have fleet's body, [`crate::fleet::ErrorBody`].
 
@@ -151,7 +151,9 @@ pub enum Operation {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         desired_state: Option<State>,
     },
-    Destroy { name: String },
+    Destroy {
+        name: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,24 +189,51 @@ pub struct ClusterInit {
     pub name: Option<String>,
 }
 
-/// One server-sent event. Its `id` is the revision at which this machine saw it, and may be given back as `Last-Event-ID` or
-/// `?after=`, to this daemon or another. A stream begins with what stands (every matching unit and machine, then `synced`),
-/// or, when it is resumed and the gap is known, with what changed since. A stream that cannot be resumed begins with
-/// `reset` and then what stands.
+/// One message of `GET /v1/events`, which are server-sent events (`text/event-stream`). The data is this as JSON:
+/// `{"revision":42,"kind":"unit","unit":{...}}`.
 ///
-/// `?unit=` limits units to those named and leaves machines out.
+/// A stream begins with what stands: every matching unit and machine, then `synced`. After that it tells what changes.
+///
+/// The message's `id` is a revision too, and is there only when everything up to that revision has been told. It may be given
+/// back as `Last-Event-ID` or `?after=`, to this daemon or another: then the stream begins with what changed since, then
+/// `synced`. A stream that cannot be resumed, or whose reader is too slow, says `reset` and then what stands. Every 5 s in
+/// which nothing happens, an empty message says that the daemon is there.
+///
+/// `?unit=` limits units to those named and leaves machines out. A named unit that is not in the cluster is told as `gone`
+/// when the stream begins, with the machines that still hold it; without names, only such units are told as `gone` at the
+/// beginning as some machine still holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// The daemon's state in which it saw this.
+    pub revision: Revision,
+    #[serde(flatten)]
+    pub event: Event,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "kind")]
 pub enum Event {
     /// What was known before may be wrong: forget it.
     Reset,
-    Unit { unit: Box<Unit> },
-    /// The unit is destroyed; `states` lists the machines that still hold it.
-    Gone { name: UnitName, states: Vec<UnitState> },
-    Machine { machine: Machine },
-    MachineGone { id: MachineId },
-    /// What stands has been told; from here on, changes. `Event::Synced` carries who leads.
-    Synced { leader: Option<MachineId> },
+    Unit {
+        unit: Box<Unit>,
+    },
+    /// The unit is not in the cluster; `states` lists the machines that still hold it. Told again whenever `states` changes,
+    /// the last time when it is empty.
+    Gone {
+        name: UnitName,
+        states: Vec<UnitState>,
+    },
+    Machine {
+        machine: Machine,
+    },
+    MachineGone {
+        id: MachineId,
+    },
+    /// What stands, or what changed since, has been told; from here on, changes as they come. `leader` is who leads now.
+    Synced {
+        leader: Option<MachineId>,
+    },
 }
 
 impl From<DesiredState> for State {

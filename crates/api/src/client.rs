@@ -1,0 +1,330 @@
+//! The one client of the daemon's API. Each request has its own connection, so that a client can be kept for as long as one
+//! likes, over restarts of the daemon. Everything but the event stream has a time limit.
+//!
+//! Called by `corectl` and by tests. It never prints and never tries a change twice: whether a repeat is right is for the
+//! caller to say.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster::{Revision, UnitName};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::{Method, Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::events::Events;
+use crate::fleet::ErrorBody;
+use crate::v1::{Batch, BatchDone, ClusterInit, Machines, Status, Unit, Units};
+
+/// Where the daemon listens unless its configuration says otherwise.
+pub const SOCKET_PATH: &str = "/run/coreinit.sock";
+
+/// Longer than the daemon's own longest deadline (10 s), so that its answer, which says more, comes first.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Forming a cluster writes and syncs a new store before it answers.
+pub const INIT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The largest answer that is read: some ten thousand units.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Where a daemon is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// A Unix socket of this machine.
+    Unix(PathBuf),
+}
+
+/// A daemon to talk to.
+#[derive(Clone, Debug)]
+pub struct Client {
+    endpoint: Endpoint,
+}
+
+/// Why a request came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("endpoint {0:?} is neither a path nor unix://PATH")]
+    Endpoint(String),
+    #[error("there is no socket {}; is coreinitd running? (systemctl status coreinitd)", .path.display())]
+    NoSocket { path: PathBuf },
+    #[error("nobody answers at {}; is coreinitd running? (systemctl status coreinitd)", .path.display())]
+    NobodyAnswers { path: PathBuf },
+    #[error("no permission to use {}: be root, or a member of the socket's group", .path.display())]
+    Forbidden { path: PathBuf },
+    #[error("cannot connect to {}", .path.display())]
+    Connect { path: PathBuf, source: std::io::Error },
+    #[error("the connection to coreinitd broke")]
+    Broken(#[source] hyper::Error),
+    #[error("coreinitd has closed the stream")]
+    Closed,
+    #[error("no answer from coreinitd within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// The daemon's own words.
+    #[error("{message}")]
+    Answer { status: u16, message: String },
+    #[error("the answer to {request} is longer than {ANSWER_BYTES_MAX} bytes")]
+    TooLarge { request: String },
+    #[error("cannot read the answer to {request}")]
+    Decode { request: String, source: serde_json::Error },
+}
+
+impl ClientError {
+    /// No daemon was reached, or it went away: the same request may do better later.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            ClientError::NoSocket { .. }
+            | ClientError::NobodyAnswers { .. }
+            | ClientError::Connect { .. }
+            | ClientError::Broken(_)
+            | ClientError::Closed
+            | ClientError::Timeout(_) => true,
+            ClientError::Answer { status, .. } => matches!(status, 503 | 504),
+            ClientError::Endpoint(_)
+            | ClientError::Forbidden { .. }
+            | ClientError::TooLarge { .. }
+            | ClientError::Decode { .. } => false,
+        }
+    }
+
+    /// The HTTP status, when there was an answer.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            ClientError::Answer { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+}
+
+impl Endpoint {
+    /// `/path/of/socket` or `unix:///path/of/socket`.
+    pub fn parse(text: &str) -> Result<Endpoint, ClientError> {
+        let path = text.strip_prefix("unix://").unwrap_or(text);
+        if !path.starts_with('/') {
+            return Err(ClientError::Endpoint(text.into()));
+        }
+        Ok(Endpoint::Unix(path.into()))
+    }
+}
+
+impl Default for Endpoint {
+    fn default() -> Endpoint {
+        Endpoint::Unix(SOCKET_PATH.into())
+    }
+}
+
+impl Client {
+    /// Nothing is connected yet: the first request is the first to know whether somebody is there.
+    pub fn new(endpoint: Endpoint) -> Client {
+        Client { endpoint }
+    }
+
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.get("/v1/status").await
+    }
+
+    /// The named units, or all; names that are not in the cluster are left out. A stale read asks this machine alone.
+    pub async fn units(&self, names: &[UnitName], stale: bool) -> Result<Units, ClientError> {
+        let mut query = Query::default();
+        query.stale(stale);
+        query.units(names);
+        self.get(&format!("/v1/units{}", query.0)).await
+    }
+
+    /// One unit with its text; `None` when it is not in the cluster.
+    pub async fn unit(&self, name: &UnitName, stale: bool) -> Result<Option<Unit>, ClientError> {
+        let mut query = Query::default();
+        query.stale(stale);
+        let found = self.get(&format!("/v1/units/{}{}", escape(name.as_str()), query.0)).await;
+        match found {
+            Err(ClientError::Answer { status: 404, .. }) => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
+    /// Makes several changes at once. After a timeout or status 504 they may or may not have been made.
+    pub async fn batch(&self, batch: &Batch) -> Result<BatchDone, ClientError> {
+        self.post("/v1/units", batch, REQUEST_TIMEOUT).await
+    }
+
+    pub async fn machines(&self, stale: bool) -> Result<Machines, ClientError> {
+        let mut query = Query::default();
+        query.stale(stale);
+        self.get(&format!("/v1/machines{}", query.0)).await
+    }
+
+    /// Makes a new cluster of the daemon's machine alone.
+    pub async fn cluster_init(&self, init: &ClusterInit) -> Result<Status, ClientError> {
+        self.post("/v1/cluster/init", init, INIT_TIMEOUT).await
+    }
+
+    /// What stands and then every change; or, with `after`, only what changed since that revision, if the daemon still
+    /// knows. With names, only those units and no machines. It outlives lost connections, see [`Events`].
+    pub fn events(&self, after: Option<Revision>, names: &[UnitName]) -> Events {
+        let mut query = Query::default();
+        query.units(names);
+        Events::new(self.clone(), format!("/v1/events{}", query.0), after)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.ask(Method::GET, path, None, REQUEST_TIMEOUT).await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        limit: Duration,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).expect("the API's types have string keys only");
+        self.ask(Method::POST, path, Some(body.into()), limit).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+        limit: Duration,
+    ) -> Result<T, ClientError> {
+        let name = format!("{method} {path}");
+        let exchange = async {
+            let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
+            if body.is_some() {
+                request = request.header(header::CONTENT_TYPE, "application/json");
+            }
+            let request = request
+                .body(Full::new(body.unwrap_or_default()))
+                .expect("the paths of this module are well-formed");
+            let (response, _connection) = self.send(request).await?;
+            collect(response, &name).await
+        };
+        let bytes = timeout(limit, exchange).await.map_err(|_| ClientError::Timeout(limit))??;
+        serde_json::from_slice(&bytes).map_err(|source| ClientError::Decode { request: name, source })
+    }
+
+    /// The head of the answer, and what drives the connection for as long as it is kept.
+    pub(crate) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Response<Incoming>, JoinSet<()>), ClientError> {
+        let Endpoint::Unix(path) = &self.endpoint;
+        let stream = UnixStream::connect(path).await.map_err(|source| connect_error(path, source))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::Broken)?;
+        let mut driver = JoinSet::new();
+        driver.spawn(async move {
+            // A broken connection is reported by the request that it breaks.
+            let _ = connection.await;
+        });
+        let response = sender.send_request(request).await.map_err(ClientError::Broken)?;
+        Ok((response, driver))
+    }
+}
+
+fn connect_error(path: &Path, source: std::io::Error) -> ClientError {
+    let path = path.to_owned();
+    match source.kind() {
+        std::io::ErrorKind::NotFound => ClientError::NoSocket { path },
+        std::io::ErrorKind::ConnectionRefused => ClientError::NobodyAnswers { path },
+        std::io::ErrorKind::PermissionDenied => ClientError::Forbidden { path },
+        _ => ClientError::Connect { path, source },
+    }
+}
+
+/// The body of a good answer; the daemon's words of a bad one.
+pub(crate) async fn collect(response: Response<Incoming>, request: &str) -> Result<Bytes, ClientError> {
+    let status = response.status();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+    let bytes = match body {
+        Ok(body) => body.to_bytes(),
+        Err(error) => {
+            return Err(match error.downcast::<hyper::Error>() {
+                Ok(error) => ClientError::Broken(*error),
+                Err(error) => {
+                    debug_assert!(error.is::<LengthLimitError>());
+                    ClientError::TooLarge { request: request.into() }
+                }
+            });
+        }
+    };
+    if status.is_success() { Ok(bytes) } else { Err(answer_error(status, &bytes)) }
+}
+
+fn answer_error(status: StatusCode, body: &[u8]) -> ClientError {
+    let message = match serde_json::from_slice::<ErrorBody>(body) {
+        Ok(body) if !body.error.message.is_empty() => body.error.message,
+        _ => format!("coreinitd answered {status}"),
+    };
+    ClientError::Answer { status: status.as_u16(), message }
+}
+
+/// The part of a request's path from `?` on.
+#[derive(Default)]
+struct Query(String);
+
+impl Query {
+    fn add(&mut self, key: &str, value: &str) {
+        self.0.push(if self.0.is_empty() { '?' } else { '&' });
+        self.0.push_str(key);
+        self.0.push('=');
+        self.0.push_str(&escape(value));
+    }
+
+    fn stale(&mut self, stale: bool) {
+        if stale {
+            self.add("stale", "true");
+        }
+    }
+
+    fn units(&mut self, names: &[UnitName]) {
+        for name in names {
+            self.add("unit", name.as_str());
+        }
+    }
+}
+
+/// Percent-encodes what RFC 3986 does not call unreserved.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => escaped.push(byte.into()),
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_carry_any_unit_name() {
+        let mut query = Query::default();
+        query.stale(true);
+        query.units(&[UnitName::new(r"a\x2d@8000.service").unwrap()]);
+        assert_eq!(query.0, "?stale=true&unit=a%5Cx2d%408000.service");
+    }
+
+    #[test]
+    fn an_endpoint_is_a_path() {
+        let check = |text: &str, expected: Option<&str>| {
+            let expected = expected.map(|path| Endpoint::Unix(path.into()));
+            assert_eq!(Endpoint::parse(text).ok(), expected, "{text}");
+        };
+        check("/run/coreinit.sock", Some("/run/coreinit.sock"));
+        check("unix:///run/x", Some("/run/x"));
+        check("coreinit.sock", None);
+        check("http://10.0.0.1:7340", None);
+    }
+}
