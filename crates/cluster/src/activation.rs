@@ -12,7 +12,7 @@ pub fn activated_unit(name: &UnitName, file: &UnitFile) -> Option<UnitName> {
         "path" => ("Path", "Unit"),
         _ => return None,
     };
-    match file.values(section, option).last().unwrap_or("") {
+    match &*file.values(section, option).last().unwrap_or_default() {
         "" => name.with_suffix("service").ok(),
         said => UnitName::new(said).ok(),
     }

@@ -8,6 +8,7 @@
 mod activation;
 mod apply;
 mod command;
+mod glob;
 mod ids;
 mod invariant;
 mod plan;
@@ -25,7 +26,7 @@ pub use plan::{Action, Current, Desired, Job, JobKind, plan};
 pub use record::{
     Assignment, Cluster, Condition, DesiredState, Failure, Liveness, Machine, MachineInfo, Observed, Unit,
 };
-pub use requirement::{Requirements, launch_states};
+pub use requirement::{RequirementError, Requirements, Warning, launch_states, validate};
 pub use schedule::{Decision, Schedule, Unplaced, schedule};
 pub use state::ClusterState;
 pub use unit_file::{UNIT_FILE_BYTES_MAX, UnitFile, UnitFileError, UnitHash, UnitOption};

@@ -1,5 +1,12 @@
 //! Unit files: the user's text, byte for byte, beside its options, canonical text and hash.
+//!
+//! The hash decides whether a unit was changed, on every replica: how options are read and written out again can only be
+//! changed together with the cluster's feature level.
 
+mod reader;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,9 +26,12 @@ struct Parsed {
     text: String,
     options: Vec<UnitOption>,
     hash: UnitHash,
+    /// Some section speaks to us rather than to systemd.
+    asks: bool,
 }
 
-/// One assignment, in file order.
+/// One assignment, in file order, without the blanks around its parts. A value that is continued on further lines keeps its
+/// backslashes and line breaks here, as in fleet's API; [`UnitOption::joined`] is what it means.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnitOption {
     pub section: String,
@@ -40,7 +50,13 @@ pub enum UnitFileError {
     TooLong { bytes: usize },
     #[error("line {line}: {reason}")]
     Line { line: usize, reason: String },
+    /// Of options that came one by one, such as through fleet's API; the first is number 1.
+    #[error("option {number}, {name:?} in section {section:?}, cannot be written into a unit file: {reason}")]
+    Option { number: usize, section: String, name: String, reason: String },
 }
+
+/// The sections that speak to the cluster, in all spellings that its predecessors had.
+pub(crate) const OUR_SECTIONS: [&str; 3] = ["X-Fleet", "X-Coreinit", "X-Flt"];
 
 impl UnitFile {
     /// Reads a unit file as systemd does. `text` is kept as it is.
@@ -48,24 +64,31 @@ impl UnitFile {
         if text.len() > UNIT_FILE_BYTES_MAX {
             return Err(UnitFileError::TooLong { bytes: text.len() });
         }
-        Ok(UnitFile::from_parts(text.into(), parse_options(text)?))
+        Ok(UnitFile::from_parts(text.into(), reader::read(text)?))
     }
 
     /// A unit file from its options, as fleet's API carries it; its text is the canonical one.
     pub fn from_options(options: Vec<UnitOption>) -> Result<UnitFile, UnitFileError> {
+        for (option, number) in options.iter().zip(1..) {
+            option.check().map_err(|reason| {
+                let (section, name) = (option.section.clone(), option.name.clone());
+                UnitFileError::Option { number, section, name, reason }
+            })?;
+        }
         UnitFile::parse(&canonical(&options))
     }
 
     /// A text that some version of this program accepted once. It must never be refused again, whatever this version thinks
     /// of it: the cluster's history holds it.
     fn stored(text: String) -> UnitFile {
-        let options = parse_options(&text).unwrap_or_default();
+        let options = reader::read(&text).unwrap_or_default();
         UnitFile::from_parts(text, options)
     }
 
     fn from_parts(text: String, options: Vec<UnitOption>) -> UnitFile {
         let hash = UnitHash(Sha1::digest(canonical(&options)).into());
-        UnitFile(Arc::new(Parsed { text, options, hash }))
+        let asks = options.iter().any(|option| OUR_SECTIONS.contains(&&*option.section));
+        UnitFile(Arc::new(Parsed { text, options, hash, asks }))
     }
 
     pub fn text(&self) -> &str {
@@ -85,53 +108,84 @@ impl UnitFile {
         canonical(&self.0.options)
     }
 
-    /// Every value of that option, in order.
-    pub fn values<'a>(&'a self, section: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
+    /// Every value of that option, in order, as systemd understands it: continued lines are joined. An empty value, which
+    /// takes back the ones before it, is among them.
+    pub fn values<'a>(&'a self, section: &'a str, name: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
         let wanted = move |option: &&UnitOption| option.section == section && option.name == name;
-        self.0.options.iter().filter(wanted).map(|option| option.value.as_str())
+        self.0.options.iter().filter(wanted).map(UnitOption::joined)
+    }
+
+    /// Whether the file asks anything of the cluster, well or badly.
+    pub(crate) fn asks(&self) -> bool {
+        self.0.asks
     }
 }
 
-fn canonical(options: &[UnitOption]) -> String {
-    let mut sections: Vec<&str> = Vec::new();
-    for option in options {
-        if !sections.contains(&option.section.as_str()) {
-            sections.push(&option.section);
+impl UnitOption {
+    /// The value as systemd understands it.
+    pub fn joined(&self) -> Cow<'_, str> {
+        match self.value.contains('\n') {
+            true => reader::joined(&self.value).into(),
+            false => reader::trim(&self.value).into(),
         }
     }
+
+    /// Whether the option can be written down and read again as the same; if not, why not.
+    fn check(&self) -> Result<(), String> {
+        let UnitOption { section, name, value } = self;
+        for (what, text) in [("section", section), ("name", name)] {
+            if text.is_empty() || text.contains(['\n', '\r']) || reader::trim(text) != text && what == "name"
+            {
+                return Err(format!("its {what} must be one line of text without blanks around it"));
+            }
+        }
+        let text = canonical(std::slice::from_ref(self));
+        let read = reader::read(&text).map_err(|error| match error {
+            UnitFileError::Line { reason, .. } => reason,
+            other => other.to_string(),
+        })?;
+        if let [option] = &*read
+            && option == self
+        {
+            return Ok(());
+        }
+        let reason = if value.contains('\r') {
+            "its value holds a carriage return"
+        } else if value.ends_with('\\') {
+            "its value ends in a backslash, which would make the next line part of it"
+        } else if reader::trim(value) != value && !value.ends_with("\\\n") {
+            "its value has blanks at its ends, which systemd would cut off"
+        } else if value.contains('\n') {
+            "its value holds a line break with no backslash before it"
+        } else {
+            "it would not be read back as it is"
+        };
+        Err(reason.into())
+    }
+}
+
+/// Sections in the order of their first appearance, with their options in the order they came in.
+fn canonical(options: &[UnitOption]) -> String {
+    let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut sections: Vec<(&str, Vec<&UnitOption>)> = Vec::new();
+    for option in options {
+        let number = *numbers.entry(&option.section).or_insert(sections.len());
+        if number == sections.len() {
+            sections.push((&option.section, Vec::new()));
+        }
+        sections[number].1.push(option);
+    }
     let mut text = String::new();
-    for section in sections {
+    for (section, options) in sections {
         if !text.is_empty() {
             text.push('\n');
         }
-        text.push_str(&format!("[{section}]\n"));
-        for option in options.iter().filter(|option| option.section == section) {
-            text.push_str(&format!("{}={}\n", option.name, option.value));
+        text.extend(["[", section, "]\n"]);
+        for option in options {
+            text.extend([&option.name, "=", &option.value, "\n"]);
         }
     }
     text
-}
-
-fn parse_options(text: &str) -> Result<Vec<UnitOption>, UnitFileError> {
-    let mut options = Vec::new();
-    let mut section: Option<String> = None;
-    for (number, line) in text.lines().enumerate() {
-        let trimmed = line.trim();
-        if trimmed.is_empty() || trimmed.starts_with(['#', ';']) {
-            continue;
-        }
-        if let Some(name) = trimmed.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            section = Some(name.into());
-            continue;
-        }
-        let Some(section) = &section else { continue };
-        let Some((name, value)) = trimmed.split_once('=') else {
-            return Err(UnitFileError::Line { line: number + 1, reason: "expected NAME=VALUE".into() });
-        };
-        let (name, value) = (name.trim().into(), value.trim().into());
-        options.push(UnitOption { section: section.clone(), name, value });
-    }
-    Ok(options)
 }
 
 impl PartialEq for UnitFile {
@@ -185,3 +239,6 @@ impl fmt::Debug for UnitHash {
         fmt::Display::fmt(self, f)
     }
 }
+
+#[cfg(test)]
+mod tests;
