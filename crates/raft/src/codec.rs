@@ -1,0 +1,113 @@
+//! Bytes between equals: the log, the vote, snapshots and what peers say to each other. The only user of bincode.
+//!
+//! A record is `[version u8][crc32 of the body, u32 LE][body]`, the body in bincode 2's standard configuration. All of it
+//! is consumed or all of it refused. Published types never change; enums only get new variants at their end, because a
+//! variant is known by its position. `tests/golden` holds bytes of every published kind.
+
+use std::io;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The encoding itself. Another one would get another number, and this one would still be read.
+const VERSION: u8 = 1;
+const HEAD_BYTES: usize = 5;
+/// No record is larger: a snapshot of a cluster far larger than any we know.
+const BODY_BYTES_MAX: usize = 64 << 20;
+
+fn config() -> impl bincode::config::Config {
+    bincode::config::standard().with_limit::<BODY_BYTES_MAX>()
+}
+
+/// The record of `value`. Fails for a value that is too large.
+pub fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![VERSION, 0, 0, 0, 0];
+    bincode::serde::encode_into_std_write(value, &mut bytes, config()).map_err(io::Error::other)?;
+    if bytes.len() - HEAD_BYTES > BODY_BYTES_MAX {
+        return Err(io::Error::other(format!("a record of {} bytes is too large", bytes.len())));
+    }
+    let crc = crc32fast::hash(&bytes[HEAD_BYTES..]);
+    bytes[1..HEAD_BYTES].copy_from_slice(&crc.to_le_bytes());
+    Ok(bytes)
+}
+
+/// The value of a record; `InvalidData` unless `bytes` is exactly what [`encode`] gave.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    let (head, body) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or_else(|| bad("is too short"))?;
+    let [version, crc @ ..] = *head;
+    if version != VERSION {
+        return Err(bad("is of an unknown version"));
+    }
+    if crc32fast::hash(body) != u32::from_le_bytes(crc) {
+        return Err(bad("has a wrong checksum"));
+    }
+    let (value, consumed) = bincode::serde::decode_from_slice(body, config())
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    if consumed != body.len() {
+        return Err(bad("goes on after its end"));
+    }
+    Ok(value)
+}
+
+fn bad(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("a record {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn sample() -> (u64, String, BTreeMap<String, Option<Vec<u8>>>) {
+        let map = BTreeMap::from([("a".into(), None), ("b".into(), Some(vec![1, 2, 3]))]);
+        (7_000_000_000, "hello.service".into(), map)
+    }
+
+    fn read(bytes: &[u8]) -> io::Result<(u64, String, BTreeMap<String, Option<Vec<u8>>>)> {
+        decode(bytes)
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        assert_eq!(read(&encode(&sample()).unwrap()).unwrap(), sample());
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        let bytes = encode(&sample()).unwrap();
+        for length in 0..bytes.len() {
+            assert!(read(&bytes[..length]).is_err(), "{length} of {} bytes were taken", bytes.len());
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_refused() {
+        let good = encode(&sample()).unwrap();
+        for at in 0..good.len() * 8 {
+            let mut bytes = good.clone();
+            bytes[at / 8] ^= 1 << (at % 8);
+            assert!(read(&bytes).is_err(), "bit {at} was flipped unseen");
+        }
+    }
+
+    #[test]
+    fn trailing_bytes_are_refused() {
+        let mut bytes = encode(&sample()).unwrap();
+        bytes.push(0);
+        assert!(read(&bytes).is_err());
+        // And so they are where the checksum covers them: a newer writer's longer value.
+        let longer = encode(&(1u8, 2u8)).unwrap();
+        assert!(decode::<u8>(&longer).is_err());
+    }
+
+    #[test]
+    fn a_length_beyond_reason_is_refused() {
+        let mut body = vec![253];
+        body.extend_from_slice(&u64::MAX.to_le_bytes());
+        let mut bytes = vec![VERSION];
+        bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
+        bytes.extend_from_slice(&body);
+        assert!(decode::<Vec<u64>>(&bytes).is_err());
+    }
+}

@@ -1,0 +1,281 @@
+//! Everything of one node that is on its disk: the log and the vote, the snapshots, who the node is. Opening checks all of
+//! it from end to end; a store that is doubted is refused, because a node that forgot its vote or an acknowledged entry
+//! endangers the whole cluster.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cluster::ClusterState;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+pub use crate::engine::EngineKind;
+use crate::engine::{Engine, damaged};
+use crate::files::{Files, Folder};
+pub use crate::flusher::FlushMode;
+use crate::flusher::Flusher;
+use crate::log_store::{self, LogStore};
+use crate::snapshot_file;
+use crate::state_machine::StateMachine;
+use crate::types::NodeId;
+use crate::witness::{self, Claim, Witness};
+
+const IDENTITY: &str = "identity.json";
+
+/// An open store. Clones are the same one; when the last is dropped, another may open it.
+#[derive(Clone)]
+pub struct Disk {
+    // Dropped in this order: the lock last.
+    log: LogStore,
+    machine: StateMachine,
+    witness: Arc<Witness>,
+    files: Arc<dyn Files>,
+    failure: Failure,
+    _lock: Option<Arc<File>>,
+}
+
+/// Who this node is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    pub cluster_id: String,
+    pub node: NodeId,
+    /// The machine's id.
+    pub machine: String,
+    /// Those who formed the cluster, in the order of their node ids.
+    pub founders: Vec<Founder>,
+}
+
+/// A machine that was there when the cluster was formed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Founder {
+    pub node: NodeId,
+    pub machine: String,
+    /// `HOST:PORT`.
+    pub address: String,
+    pub nonce: String,
+}
+
+/// The identity's file: readable, and with a checksum over the identity as JSON writes it.
+#[derive(Serialize, Deserialize)]
+struct IdentityFile {
+    identity: Identity,
+    crc32: u32,
+}
+
+/// Why a store was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// It must not be used: see [`set_aside`].
+    #[error("the store in {} is damaged: {what}", path.display())]
+    Damaged { path: PathBuf, what: String },
+    #[error("the store in {} is in use by another process", path.display())]
+    Locked { path: PathBuf },
+    /// Not damaged: another version or another configuration can open it.
+    #[error("the store in {} cannot be used: {what}", path.display())]
+    Version { path: PathBuf, what: String },
+    #[error("cannot open the store in {}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+}
+
+impl Disk {
+    /// Opens the store in `dir`, and makes it when there is none. Blocks while it reads the whole log.
+    pub fn open(dir: &Path, kind: EngineKind, mode: FlushMode) -> Result<Disk, DiskError> {
+        let path = dir.to_path_buf();
+        // sled can panic over damaged files. Where a panic ends the process, `probe` was there before.
+        let opened = panic::catch_unwind(AssertUnwindSafe(|| open(dir, &kind, mode)));
+        match opened {
+            Ok(Ok(disk)) => Ok(disk),
+            Ok(Err(error)) => Err(match error.kind() {
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                    DiskError::Damaged { path, what: error.to_string() }
+                }
+                io::ErrorKind::ResourceBusy => DiskError::Locked { path },
+                io::ErrorKind::Unsupported => DiskError::Version { path, what: error.to_string() },
+                _ => DiskError::Io { path, source: error },
+            }),
+            Err(panic) => Err(DiskError::Damaged { path, what: said(&*panic) }),
+        }
+    }
+
+    pub fn log_store(&self) -> LogStore {
+        self.log.clone()
+    }
+
+    pub fn state_machine(&self) -> StateMachine {
+        self.machine.clone()
+    }
+
+    /// The applied state, published after each batch of entries; its revision is the last one's index.
+    pub fn state(&self) -> watch::Receiver<Arc<ClusterState>> {
+        self.machine.state()
+    }
+
+    /// `None` until [`Disk::set_identity`].
+    pub fn identity(&self) -> io::Result<Option<Identity>> {
+        identity(&*self.files, &self.witness)
+    }
+
+    /// Durable when it returns.
+    pub fn set_identity(&self, identity: &Identity) -> io::Result<()> {
+        self.failure.guard("writing this node's identity", || {
+            let crc32 = crc32fast::hash(&serde_json::to_vec(identity)?);
+            let file = IdentityFile { identity: identity.clone(), crc32 };
+            self.files.replace(IDENTITY, &serde_json::to_vec_pretty(&file)?)?;
+            self.witness.set_identified()
+        })
+    }
+
+    /// Random; tells one life of this store from the next.
+    pub fn nonce(&self) -> io::Result<String> {
+        Ok(self.witness.nonce())
+    }
+
+    /// Says what failed, once an I/O error has happened. Nothing is acknowledged after that: the process has to end.
+    pub fn failed(&self) -> watch::Receiver<Option<String>> {
+        self.failure.failed.subscribe()
+    }
+}
+
+fn open(dir: &Path, kind: &EngineKind, mode: FlushMode) -> io::Result<Disk> {
+    let (files, engine, lock): (Arc<dyn Files>, Option<Arc<dyn Engine>>, _) = match kind {
+        EngineKind::Forgetful(memory) => {
+            let disk = memory.engine();
+            (Arc::new(disk.clone()), Some(Arc::new(disk)), None)
+        }
+        EngineKind::Sled | EngineKind::Redb => {
+            fs::create_dir_all(dir)?;
+            let lock = lock(dir)?;
+            (Arc::new(Folder::open(dir)?), None, Some(Arc::new(lock)))
+        }
+    };
+    let failure = Failure::default();
+    let witness = Witness::open(files.clone())?;
+    let claim = witness.as_ref().map(Witness::claim).unwrap_or_default();
+    if let Some(engine) = witness.as_ref().map(Witness::engine).filter(|engine| engine != kind.name()) {
+        let what = format!("it was made with the engine {engine}, and {} is configured", kind.name());
+        return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+    }
+    let engine = match engine {
+        Some(engine) => engine,
+        None => kind.open(dir)?,
+    };
+    let now = log_store::check(&*engine, &failure, &claim)?;
+    let witness = match witness {
+        Some(witness) => witness,
+        None if now == Claim::default() => {
+            let nonce = match kind {
+                EngineKind::Forgetful(memory) => memory.nonce(),
+                EngineKind::Sled | EngineKind::Redb => uuid::Uuid::new_v4().simple().to_string(),
+            };
+            Witness::create(files.clone(), kind.name(), nonce, now.clone())?
+        }
+        None => return Err(damaged(format!("the file {:?} is missing", witness::NAME))),
+    };
+    let witness = Arc::new(witness);
+    // What was found and not claimed may be what the last process did not see synced.
+    failure.guard("syncing the log", || engine.sync().and_then(|()| witness.raise(now.clone())))?;
+    identity(&*files, &witness)?;
+    let machine = StateMachine::new(files.clone(), mode, failure.clone(), snapshot(&*files, &now)?)?;
+    let flusher = Flusher::new(engine.clone(), witness.clone(), failure.clone(), mode)?;
+    let log = LogStore::new(engine, witness.clone(), flusher, failure.clone(), now);
+    Ok(Disk { log, machine, witness, files, failure, _lock: lock })
+}
+
+fn lock(dir: &Path) -> io::Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).open(dir.join("LOCK"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::ResourceBusy.into()),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn identity(files: &dyn Files, witness: &Witness) -> io::Result<Option<Identity>> {
+    let Some(bytes) = files.read(IDENTITY)? else {
+        return match witness.identified() {
+            true => Err(damaged(format!("the file {IDENTITY:?} is missing"))),
+            false => Ok(None),
+        };
+    };
+    let wrong = |why: &dyn std::fmt::Display| damaged(format!("the file {IDENTITY:?}: {why}"));
+    let file: IdentityFile = serde_json::from_slice(&bytes).map_err(|error| wrong(&error))?;
+    let crc32 = crc32fast::hash(&serde_json::to_vec(&file.identity)?);
+    match crc32 == file.crc32 {
+        true => Ok(Some(file.identity)),
+        false => Err(wrong(&"wrong checksum")),
+    }
+}
+
+/// The snapshot to begin with. `purged <= snapshot`: what the log has not any more, the snapshot must have.
+fn snapshot(files: &dyn Files, now: &Claim) -> io::Result<Option<crate::state_machine::Snapshot>> {
+    let found = snapshot_file::find(files)?;
+    let end = found.newest.as_ref().and_then(|snapshot| snapshot.meta.last_log_id);
+    if let Some(purged) = &now.purged
+        && end.is_none_or(|end| end < purged.id)
+    {
+        let why = found.damaged.iter().map(|(name, error)| format!("; {name}: {error}")).collect::<String>();
+        return Err(damaged(format!("no snapshot up to the purged log entry {}{why}", purged.id.index)));
+    }
+    for (name, error) in &found.damaged {
+        tracing::warn!(snapshot = name, %error, "a snapshot is damaged; the log still has what it held");
+        snapshot_file::remove(files, name)?;
+    }
+    Ok(found.newest)
+}
+
+fn said(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("the engine panicked").to_string()
+}
+
+/// Moves the store away, whole, to a folder beside it, `DIR.damaged-1` or the next number that is free; that folder.
+pub fn set_aside(dir: &Path) -> io::Result<PathBuf> {
+    let mut number = 1;
+    loop {
+        let mut place = dir.to_path_buf().into_os_string();
+        place.push(format!(".damaged-{number}"));
+        let place = PathBuf::from(place);
+        if place.exists() {
+            number += 1;
+            continue;
+        }
+        fs::rename(dir, &place)?;
+        let parent = match dir.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        File::open(parent)?.sync_all()?;
+        return Ok(place);
+    }
+}
+
+/// The first I/O error, kept: after it nothing more is tried.
+#[derive(Clone)]
+pub(crate) struct Failure {
+    failed: watch::Sender<Option<String>>,
+}
+
+impl Default for Failure {
+    fn default() -> Failure {
+        Failure { failed: watch::Sender::new(None) }
+    }
+}
+
+impl Failure {
+    /// Does `act` unless something has failed before. `what` is being done, for people.
+    pub(crate) fn guard<T>(&self, what: &str, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        if let Some(failed) = &*self.failed.borrow() {
+            return Err(io::Error::other(format!("the store has failed before: {failed}")));
+        }
+        act().inspect_err(|error| {
+            self.failed.send_if_modified(|failed| {
+                let first = failed.is_none();
+                failed.get_or_insert_with(|| format!("{what}: {error}"));
+                first
+            });
+        })
+    }
+}

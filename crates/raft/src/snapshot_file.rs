@@ -1,0 +1,84 @@
+//! Snapshots as files: written aside, synced, renamed, with one checksum over the whole. One is kept.
+//!
+//! A file is `magic, length of the meta record u32 LE, meta record, data, crc32 of all before u32 LE`.
+
+use std::io;
+
+use crate::codec;
+use crate::engine::damaged;
+use crate::files::Files;
+use crate::state_machine::Snapshot;
+use crate::types::SnapshotMeta;
+
+const FOLDER: &str = "snapshots";
+/// Ends in the version of the layout.
+const MAGIC: &[u8; 8] = b"coresnp1";
+
+/// What the folder holds.
+pub struct Found {
+    pub newest: Option<Snapshot>,
+    /// Newer files that cannot be read, with the reason.
+    pub damaged: Vec<(String, io::Error)>,
+}
+
+/// Durable when it returns; then the older ones are removed.
+pub fn write(files: &dyn Files, meta: &SnapshotMeta, data: &[u8]) -> io::Result<()> {
+    let name = name(meta);
+    files.replace(&format!("{FOLDER}/{name}"), &to_bytes(meta, data)?)?;
+    for other in files.names(FOLDER)? {
+        if other < name {
+            files.remove(&format!("{FOLDER}/{other}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The newest snapshot that is whole.
+pub fn find(files: &dyn Files) -> io::Result<Found> {
+    let mut damaged = Vec::new();
+    for name in files.names(FOLDER)?.into_iter().rev() {
+        let Some(bytes) = files.read(&format!("{FOLDER}/{name}"))? else { continue };
+        match from_bytes(&bytes) {
+            Ok(snapshot) => return Ok(Found { newest: Some(snapshot), damaged }),
+            Err(error) => damaged.push((name, error)),
+        }
+    }
+    Ok(Found { newest: None, damaged })
+}
+
+pub fn remove(files: &dyn Files, name: &str) -> io::Result<()> {
+    files.remove(&format!("{FOLDER}/{name}"))
+}
+
+/// Sorts as the snapshots do.
+fn name(meta: &SnapshotMeta) -> String {
+    let (next, term) = meta.last_log_id.map_or((0, 0), |id| (id.index + 1, id.committed_leader_id().term));
+    format!("{next:020}-{term:020}")
+}
+
+pub fn to_bytes(meta: &SnapshotMeta, data: &[u8]) -> io::Result<Vec<u8>> {
+    let record = codec::encode(meta)?;
+    let length = u32::try_from(record.len()).map_err(io::Error::other)?;
+    let mut bytes = Vec::with_capacity(MAGIC.len() + 8 + record.len() + data.len());
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&record);
+    bytes.extend_from_slice(data);
+    let crc = crc32fast::hash(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    Ok(bytes)
+}
+
+pub fn from_bytes(bytes: &[u8]) -> io::Result<Snapshot> {
+    let short = || damaged("the file is too short");
+    let (covered, crc) = bytes.split_last_chunk::<4>().ok_or_else(short)?;
+    if crc32fast::hash(covered) != u32::from_le_bytes(*crc) {
+        return Err(damaged("the file has a wrong checksum"));
+    }
+    let rest =
+        covered.strip_prefix(MAGIC).ok_or_else(|| damaged("the file is no snapshot of a known layout"))?;
+    let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+    let length = u32::from_le_bytes(*length) as usize;
+    let (meta, data) = rest.split_at_checked(length).ok_or_else(short)?;
+    Ok(Snapshot { meta: codec::decode(meta)?, snapshot: data.to_vec() })
+}

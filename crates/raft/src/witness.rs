@@ -1,0 +1,171 @@
+//! A small file that says what the engine must at least hold. An engine that finds its newest records damaged takes them
+//! for a write that was cut off and forgets them without a word; the witness makes that visible.
+//!
+//! It is written after the engine's sync and not synced itself, which costs nothing: after a power cut it may be older than
+//! the engine, never newer. Only where it has to claim less than before, it is synced first. Two slots in turn, each in a
+//! sector of its own with its own checksum: a damaged slot leaves the other.
+//!
+//! It also keeps what was committed, so that a restart without a quorum still shows the last known state.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec;
+use crate::engine::damaged;
+use crate::files::{Durability, Files};
+use crate::types::{LogId, Vote};
+
+pub const NAME: &str = "witness";
+/// A disk's sector: written whole or not at all.
+const SLOT_BYTES: usize = 512;
+
+/// A position in the log, with the checksum over the entries up to it, each chained to the one before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    pub id: LogId,
+    pub chain: u32,
+}
+
+/// What is durable in the engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    pub vote: Option<Vote>,
+    pub purged: Option<Mark>,
+    /// The last entry, or the purged mark when there is none.
+    pub last: Option<Mark>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Slot {
+    /// The higher one counts.
+    sequence: u64,
+    engine: String,
+    /// Tells one life of this store from the next.
+    nonce: String,
+    /// Whether there must be a file that says who this node is.
+    identified: bool,
+    claim: Claim,
+    committed: Option<LogId>,
+}
+
+pub struct Witness {
+    files: Arc<dyn Files>,
+    state: Mutex<State>,
+}
+
+struct State {
+    slot: Slot,
+    /// Committed, though perhaps not durable here yet.
+    committed: Option<LogId>,
+}
+
+impl Witness {
+    /// Makes the file of a new store.
+    pub fn create(files: Arc<dyn Files>, engine: &str, nonce: String, claim: Claim) -> io::Result<Witness> {
+        let engine = engine.into();
+        let slot = Slot { sequence: 0, engine, nonce, identified: false, claim, committed: None };
+        files.replace(NAME, &[padded(&slot)?, padded(&slot)?].concat())?;
+        Ok(Witness { files, state: Mutex::new(State { slot, committed: None }) })
+    }
+
+    /// `None` when there is no such file.
+    pub fn open(files: Arc<dyn Files>) -> io::Result<Option<Witness>> {
+        let Some(bytes) = files.read(NAME)? else { return Ok(None) };
+        let slots = bytes.chunks(SLOT_BYTES).filter_map(|bytes| read(bytes).ok());
+        let slot =
+            slots.max_by_key(|slot| slot.sequence).ok_or_else(|| damaged("both slots of the witness"))?;
+        let committed = slot.committed;
+        Ok(Some(Witness { files, state: Mutex::new(State { slot, committed }) }))
+    }
+
+    pub fn claim(&self) -> Claim {
+        self.lock().slot.claim.clone()
+    }
+
+    pub fn engine(&self) -> String {
+        self.lock().slot.engine.clone()
+    }
+
+    pub fn nonce(&self) -> String {
+        self.lock().slot.nonce.clone()
+    }
+
+    pub fn identified(&self) -> bool {
+        self.lock().slot.identified
+    }
+
+    pub fn committed(&self) -> Option<LogId> {
+        self.lock().committed
+    }
+
+    /// Takes note that this is durable in the engine now.
+    pub fn raise(&self, claim: Claim) -> io::Result<()> {
+        let state = &mut *self.lock();
+        state.slot.claim = claim;
+        state.note_committed();
+        self.write(&mut state.slot, Durability::Process)
+    }
+
+    /// Takes note that the engine may hold less from now on.
+    pub fn lower(&self, claim: Claim) -> io::Result<()> {
+        let state = &mut *self.lock();
+        state.slot.claim = claim;
+        self.write(&mut state.slot, Durability::PowerCut)?;
+        self.write(&mut state.slot, Durability::PowerCut)
+    }
+
+    pub fn set_identified(&self) -> io::Result<()> {
+        let state = &mut *self.lock();
+        state.slot.identified = true;
+        self.write(&mut state.slot, Durability::PowerCut)?;
+        self.write(&mut state.slot, Durability::PowerCut)
+    }
+
+    /// Written at once if the entry is durable here, else with the claim that it is.
+    pub fn set_committed(&self, committed: Option<LogId>) -> io::Result<()> {
+        let state = &mut *self.lock();
+        state.committed = committed;
+        if state.note_committed() { self.write(&mut state.slot, Durability::Process) } else { Ok(()) }
+    }
+
+    fn write(&self, slot: &mut Slot, durability: Durability) -> io::Result<()> {
+        slot.sequence += 1;
+        let at = (slot.sequence % 2) * SLOT_BYTES as u64;
+        self.files.overwrite(NAME, at, &padded(slot)?, durability)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl State {
+    /// Whether it is news.
+    fn note_committed(&mut self) -> bool {
+        let durable = self.slot.claim.last.as_ref().map(|mark| mark.id.index);
+        let ready = self.committed.map(|id| id.index) <= durable && self.slot.committed != self.committed;
+        if ready {
+            self.slot.committed = self.committed;
+        }
+        ready
+    }
+}
+
+/// `[length u16 LE][record]`, filled up with zeros.
+fn padded(slot: &Slot) -> io::Result<Vec<u8>> {
+    let record = codec::encode(slot)?;
+    let length = u16::try_from(record.len()).map_err(io::Error::other)?;
+    let mut bytes = length.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&record);
+    assert!(bytes.len() <= SLOT_BYTES, "One Sector: a slot of {} bytes can be torn", bytes.len());
+    bytes.resize(SLOT_BYTES, 0);
+    Ok(bytes)
+}
+
+fn read(bytes: &[u8]) -> io::Result<Slot> {
+    let (length, rest) = bytes.split_first_chunk::<2>().ok_or_else(|| damaged("a slot is too short"))?;
+    let length = usize::from(u16::from_le_bytes(*length));
+    codec::decode(rest.get(..length).ok_or_else(|| damaged("a slot is too short"))?)
+}
