@@ -100,7 +100,9 @@ async fn commit(raft: Arc<Raft>, batch: Vec<Waiting>) {
     }
 }
 
-fn refusal(error: RaftError<crate::types::TypeConfig, ClientWriteError<crate::types::TypeConfig>>) -> Refusal {
+fn refusal(
+    error: RaftError<crate::types::TypeConfig, ClientWriteError<crate::types::TypeConfig>>,
+) -> Refusal {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
             Refusal::NotLeader { leader: forward.leader_node.map(|node| node.address) }

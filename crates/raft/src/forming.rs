@@ -72,10 +72,8 @@ pub fn step(me: &Hello, heard: &[Heard]) -> Step {
             return Step::Wait { why };
         }
     }
-    let missing: Vec<String> = heard
-        .iter()
-        .filter_map(|h| Some(format!("{} ({})", h.address, h.hello.as_ref().err()?)))
-        .collect();
+    let missing: Vec<String> =
+        heard.iter().filter_map(|h| Some(format!("{} ({})", h.address, h.hello.as_ref().err()?))).collect();
     if !missing.is_empty() {
         return Step::Wait { why: format!("waiting for {}", missing.join(", ")) };
     }
@@ -174,7 +172,11 @@ mod tests {
             })
             .collect();
         assert_eq!(founded.iter().map(|i| i.node).collect::<Vec<_>>(), [2, 3, 1]);
-        assert!(founded.iter().all(|i| i.founders == founded[0].founders && i.cluster_id == founded[0].cluster_id));
+        assert!(
+            founded
+                .iter()
+                .all(|i| i.founders == founded[0].founders && i.cluster_id == founded[0].cluster_id)
+        );
     }
 
     #[test]
@@ -196,9 +198,16 @@ mod tests {
     fn a_founder_that_missed_the_founding_takes_it_over_and_a_stranger_joins() {
         let all = [hello("a"), hello("b"), hello("c")];
         let Step::Found(identity) = step(&all[0], &heard(&all)) else { panic!("must found") };
-        let formed = Formed { cluster: identity.cluster_id.clone(), founders: identity.founders.clone(), leader: None };
+        let formed = Formed {
+            cluster: identity.cluster_id.clone(),
+            founders: identity.founders.clone(),
+            leader: None,
+        };
         let told = heard(&[Hello { formed: Some(formed), ..hello("a") }, hello("b")]);
-        assert_eq!(step(&hello("b"), &told), Step::Found(Identity { node: 2, machine: "b".into(), ..identity.clone() }));
+        assert_eq!(
+            step(&hello("b"), &told),
+            Step::Found(Identity { node: 2, machine: "b".into(), ..identity.clone() })
+        );
         let wiped = Hello { nonce: "new".into(), ..hello("b") };
         assert!(matches!(step(&wiped, &told), Step::Join { cluster, .. } if cluster == identity.cluster_id));
     }
@@ -212,9 +221,13 @@ mod tests {
 
     #[test]
     fn a_port_is_added_where_none_is() {
-        for (given, expected) in
-            [("h1", "h1:7340"), ("h1:1", "h1:1"), ("[::1]", "[::1]:7340"), ("[::1]:2", "[::1]:2"), ("10.0.0.1", "10.0.0.1:7340")]
-        {
+        for (given, expected) in [
+            ("h1", "h1:7340"),
+            ("h1:1", "h1:1"),
+            ("[::1]", "[::1]:7340"),
+            ("[::1]:2", "[::1]:2"),
+            ("10.0.0.1", "10.0.0.1:7340"),
+        ] {
             assert_eq!(with_port(given, 7340), expected);
         }
     }

@@ -2,5 +2,31 @@
 //!
 //! Nothing of openraft, sled or bincode leaves this crate; the daemon sees `store::Store`.
 
+mod batch;
+pub mod codec;
+pub mod disk;
+pub mod engine;
+mod files;
+mod flusher;
+mod forming;
+mod liveness;
+pub mod log_store;
+mod membership;
+mod message;
+mod network;
+mod node;
+mod peers;
+mod raft_store;
 pub mod runtime;
+mod server;
+mod snapshot_file;
+pub mod state_machine;
+mod transport;
 pub mod types;
+mod witness;
+
+pub use disk::{Disk, DiskError, FlushMode, Founder, Identity, set_aside};
+pub use engine::{EngineKind, Forgetful, Unsynced};
+pub use forming::{FOUNDERS_MAX, with_port};
+pub use raft_store::{Options, PROPOSAL_BYTES_MAX, RaftStore, Timing};
+pub use transport::{BoxStream, Listener, Stream, Tcp, Transport};

@@ -63,7 +63,12 @@ mod tests {
     use super::*;
 
     /// `voters` and `learners` as `ID MACHINE` pairs; `matched` of each node.
-    fn check(voters: &[(NodeId, &str)], learners: &[(NodeId, &str)], matched: &[(NodeId, u64)], expected: Option<Step>) {
+    fn check(
+        voters: &[(NodeId, &str)],
+        learners: &[(NodeId, &str)],
+        matched: &[(NodeId, u64)],
+        expected: Option<Step>,
+    ) {
         let member = |machine: &str| Member { machine: machine.into(), ..Member::default() };
         let nodes = voters.iter().chain(learners).map(|(id, machine)| (*id, member(machine))).collect();
         let members = Members {

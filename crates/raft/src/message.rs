@@ -24,16 +24,28 @@ pub enum Request {
     Append(AppendEntriesRequest<TypeConfig>),
     Vote(VoteRequest<TypeConfig>),
     PreVote(VoteRequest<TypeConfig>),
-    Snapshot { vote: Vote, meta: SnapshotMeta, data: Vec<u8> },
+    Snapshot {
+        vote: Vote,
+        meta: SnapshotMeta,
+        data: Vec<u8>,
+    },
     TransferLeader(TransferLeaderRequest<TypeConfig>),
     /// For the leader: commit these.
-    Propose { commands: Vec<Command> },
+    Propose {
+        commands: Vec<Command>,
+    },
     /// For the leader: up to where must I have applied, to have seen all that was acknowledged?
     ReadIndex,
     /// For the leader: this machine is alive.
-    Here { machine: String },
+    Here {
+        machine: String,
+    },
     /// For the leader: take this machine as a new member.
-    Join { machine: String, address: String, nonce: String },
+    Join {
+        machine: String,
+        address: String,
+        nonce: String,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

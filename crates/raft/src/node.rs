@@ -9,8 +9,8 @@ use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::metrics::RaftMetrics;
-use openraft_rt::Instant as _;
 use openraft::storage::Snapshot as RaftSnapshot;
+use openraft_rt::Instant as _;
 use store::Role;
 use tokio::time::Instant;
 
@@ -44,7 +44,9 @@ impl Node {
                 response.map(Response::Append).map_err(failed)
             }
             Request::Vote(request) => self.raft.vote(request).await.map(Response::Vote).map_err(failed),
-            Request::PreVote(request) => self.raft.pre_vote(request).await.map(Response::Vote).map_err(failed),
+            Request::PreVote(request) => {
+                self.raft.pre_vote(request).await.map(Response::Vote).map_err(failed)
+            }
             Request::Snapshot { vote, meta, data } => {
                 self.liveness.leader_spoke();
                 let snapshot = RaftSnapshot { meta, snapshot: data };
@@ -61,7 +63,9 @@ impl Node {
             Request::ReadIndex => Ok(Response::ReadIndex { index: self.read_index().await? }),
             Request::Here { machine } => {
                 let Role::Leader { .. } = self.role() else {
-                    return Err(Refusal::NotLeader { leader: self.leader().map(|(_, member)| member.address) });
+                    return Err(Refusal::NotLeader {
+                        leader: self.leader().map(|(_, member)| member.address),
+                    });
                 };
                 if let Some(machine) = machine_id(&machine) {
                     self.liveness.heard(machine);

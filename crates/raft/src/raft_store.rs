@@ -271,7 +271,9 @@ impl Shared {
         let asked = self.options.join.iter().map(|address| async move {
             let hello = self.peers.hello(address, HELLO_TIMEOUT).await;
             let hello = hello.map_err(|error| match error {
-                CallError::Unreachable { source, .. } | CallError::NoAnswer { source, .. } => source.to_string(),
+                CallError::Unreachable { source, .. } | CallError::NoAnswer { source, .. } => {
+                    source.to_string()
+                }
                 refused @ CallError::Refused { .. } => refused.to_string(),
             });
             Heard { address: address.clone(), hello }

@@ -80,7 +80,10 @@ impl AsyncRuntime for Runtime {
         TokioRuntime::timeout(limit, future)
     }
 
-    fn timeout_at<R, F: Future<Output = R> + OptionalSend>(at: Self::Instant, future: F) -> Self::Timeout<R, F> {
+    fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
+        at: Self::Instant,
+        future: F,
+    ) -> Self::Timeout<R, F> {
         TokioRuntime::timeout_at(at, future)
     }
 

@@ -51,7 +51,10 @@ pub async fn serve<H: Handler>(
         match accepted {
             Ok(stream) => {
                 let Ok(permit) = permits.clone().try_acquire_owned() else {
-                    tracing::warn!(limit = CONNECTIONS_MAX, "too many connections from peers; one was closed");
+                    tracing::warn!(
+                        limit = CONNECTIONS_MAX,
+                        "too many connections from peers; one was closed"
+                    );
                     continue;
                 };
                 let handler = handler.clone();
