@@ -76,12 +76,16 @@ impl ClusterState {
                 let desired = desired.unwrap_or(DesiredState::Inactive);
                 (Kind::Replaced, Unit { file: file.clone(), desired, generation })
             }
-            (Some(old), _) => {
+            (Some(old), file) => {
+                // The same options in other words, such as a comment more: kept, but nothing that a machine must act on. The
+                // canonical text is what fleet's clients send of a file that they have read; it has less to say.
+                let file = file.filter(|file| file.text() != file.canonical()).unwrap_or(&old.file);
                 let desired = desired.unwrap_or(old.desired);
-                if desired == old.desired {
+                if desired == old.desired && *file == old.file {
                     return Ok(unchanged());
                 }
-                (Kind::Updated, Unit { file: old.file.clone(), desired, generation })
+                let generation = if desired == old.desired { old.generation } else { generation };
+                (Kind::Updated, Unit { file: file.clone(), desired, generation })
             }
         };
         if name.is_template() && unit.desired != DesiredState::Inactive {

@@ -1,0 +1,343 @@
+//! What holds of every history: random commands, random faults, random moments.
+
+mod model;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cluster::{
+    ClusterState, Command, DesiredState, Generation, Liveness, MachineId, MachineInfo, Observed, Revision,
+    UnitHash, UnitName, plan, schedule, validate,
+};
+use model::{Host, World, file, machine, unit};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+const UNITS: [&str; 8] = [
+    "a.service",
+    "a.socket",
+    "b.service",
+    "b.timer",
+    "c.service",
+    "w@.service",
+    "w@1.service",
+    "w@2.service",
+];
+const MACHINES: [&str; 4] = ["m1", "m2", "m3", "m4"];
+const FILES: [&str; 9] = [
+    "",
+    "[Service]\nExecStart=/a\n",
+    "[Service]\nExecStart=/b\n",
+    "# said otherwise\n[Service]\nExecStart=/b\n",
+    "[Socket]\nService=c.service\n",
+    "[X-Fleet]\nMachineOf=b.service\n",
+    "[X-Fleet]\nMachineOf=c.service a\n[X-Flt]\nMachineOf=c.service\n",
+    "[X-Fleet]\nConflicts=w@* b.service\n",
+    "[X-Coreinit]\nMachineMetadata=disk=ssd\n",
+];
+
+fn units() -> impl Strategy<Value = UnitName> {
+    select(&UNITS[..]).prop_map(unit)
+}
+
+fn machines() -> impl Strategy<Value = MachineId> {
+    select(&MACHINES[..]).prop_map(machine)
+}
+
+fn desired() -> impl Strategy<Value = DesiredState> {
+    select(
+        &[DesiredState::Inactive, DesiredState::Loaded, DesiredState::Launched, DesiredState::Launched][..],
+    )
+}
+
+fn set_unit() -> impl Strategy<Value = Command> {
+    (units(), proptest::option::of(select(&FILES[..])), proptest::option::of(desired()))
+        .prop_map(|(name, text, desired)| Command::SetUnit { name, file: text.map(file), desired })
+}
+
+fn register() -> impl Strategy<Value = Command> {
+    (machines(), select(&["ssd", "hdd"][..])).prop_map(|(id, disk)| {
+        let metadata = BTreeMap::from([("disk".into(), disk.into())]);
+        Command::RegisterMachine { id, info: MachineInfo { metadata, ..MachineInfo::default() } }
+    })
+}
+
+fn observed() -> impl Strategy<Value = Observed> {
+    let active = select(&["active", "activating", "deactivating", "inactive", "failed"][..]);
+    (active, proptest::option::of(0..40u64)).prop_map(|(active, generation)| Observed {
+        load: "loaded".into(),
+        active: active.into(),
+        sub: "x".into(),
+        hash: UnitHash([0; 20]),
+        generation: generation.map(Generation),
+        failure: None,
+    })
+}
+
+/// Any command, sensible or not.
+fn commands() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        4 => set_unit(),
+        1 => units().prop_map(|name| Command::DestroyUnit { name }),
+        4 => (units(), machines(), 0..40u64).prop_map(|(unit, machine, generation)| Command::Assign {
+            unit, machine, generation: Generation(generation), reason: String::new(),
+        }),
+        1 => (units(), machines()).prop_map(|(unit, machine)| Command::Unassign { unit, machine }),
+        2 => register(),
+        1 => (machines(), proptest::option::of(select(&["ssd", "hdd"][..]))).prop_map(|(id, value)| {
+            let set = BTreeMap::from([("disk".into(), value.map(String::from))]);
+            Command::SetMachineMetadata { id, set }
+        }),
+        1 => machines().prop_map(|machine| Command::MarkLost { machine }),
+        1 => machines().prop_map(|machine| Command::MarkReady { machine }),
+        3 => (machines(), units(), proptest::option::of(observed()))
+            .prop_map(|(machine, unit, observed)| Command::Report { machine, unit, observed }),
+        1 => (machines(), units()).prop_map(|(machine, unit)| Command::Forget { machine, unit }),
+        1 => machines().prop_map(|id| Command::RemoveMachine { id }),
+        1 => select(&["x", "y"][..]).prop_map(|id| Command::InitCluster { id: id.into(), name: String::new() }),
+    ]
+}
+
+/// A state that some history has led to. Assignments are made with the right generation half of the time.
+fn states() -> impl Strategy<Value = ClusterState> {
+    proptest::collection::vec((commands(), any::<bool>()), 0..60).prop_map(|commands| {
+        let mut state = ClusterState::default();
+        for ((mut command, is_fresh), at) in commands.into_iter().zip(1..) {
+            if let Command::Assign { unit, generation, .. } = &mut command
+                && let Some(now) = state.units.get(unit).filter(|_| is_fresh)
+            {
+                *generation = now.generation;
+            }
+            state.apply_all(Revision(at), &[command]);
+        }
+        state
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// Past Only, Idle Templates, Known Home; determinism; a command that is repeated does nothing more; no generation
+    /// is used twice for a name.
+    #[test]
+    fn any_history_keeps_the_invariants(commands in proptest::collection::vec(commands(), 0..60)) {
+        let (mut state, mut twice) = (ClusterState::default(), ClusterState::default());
+        let mut last: BTreeMap<UnitName, (Generation, Option<(UnitHash, DesiredState)>)> = BTreeMap::new();
+        for (command, at) in commands.iter().zip(1..) {
+            let before = state.clone();
+            let outcome = state.apply_all(Revision(at), std::slice::from_ref(command));
+            prop_assert_eq!(state.check(), Ok(()));
+            if outcome[0].is_err() {
+                prop_assert_eq!(&ClusterState { revision: before.revision, ..state.clone() }, &before);
+            }
+            twice.apply_all(Revision(at), &[command.clone(), command.clone()]);
+            prop_assert_eq!(&twice, &state);
+            for (name, unit) in &state.units {
+                let now = (unit.generation, Some((unit.file.hash(), unit.desired)));
+                let old = last.insert(name.clone(), now).unwrap_or_default();
+                prop_assert!(old.0 <= now.0, "{} went back to generation {}", name, now.0);
+                prop_assert!((old.0 == now.0) == (old.1 == now.1), "{} changed within generation {}", name, now.0);
+            }
+            // A unit that was destroyed does not come back as what it was.
+            for (name, wish) in last.iter_mut().filter(|(name, _)| !state.units.contains_key(*name)) {
+                let _ = name;
+                wish.1 = None;
+            }
+        }
+    }
+
+    /// What schedule decides is accepted, is all that was to be decided, and does not depend on anything but the state.
+    #[test]
+    fn a_schedule_is_sound_and_complete(state in states()) {
+        let first = schedule(&state);
+        prop_assert_eq!(&first, &schedule(&state.clone()));
+        let mut after = state.clone();
+        for decision in &first.decisions {
+            let at = Revision(after.revision.0 + 1);
+            let outcome = after.apply_all(at, &[decision.clone().into_command()]);
+            prop_assert!(outcome[0].is_ok(), "{:?} was refused: {:?}", decision, outcome);
+        }
+        let second = schedule(&after);
+        prop_assert!(second.decisions.is_empty(), "{:?} after {:?}", second, first);
+        prop_assert_eq!(second.unplaced.keys().collect::<Vec<_>>(), first.unplaced.keys().collect::<Vec<_>>());
+        for (name, record) in &after.units {
+            let home = after.assignments.get(name).and_then(|a| after.machines.get(&a.machine));
+            let at_home = home.is_some_and(|machine| machine.liveness == Liveness::Ready);
+            let is_wanted = record.desired != DesiredState::Inactive;
+            prop_assert_eq!(after.assignments.contains_key(name) && !is_wanted, false);
+            // Everything wanted has a home, or a reason why not.
+            if is_wanted {
+                prop_assert!(at_home != first.unplaced.contains_key(name), "{} in {:?}", name, first);
+            }
+            // Hands Off: a unit's lost machine is no reason to take the unit away.
+            let lost = state.assignments.get(name).filter(|a| state.machines[&a.machine].liveness == Liveness::Lost);
+            if let Some(lost) = lost && is_wanted && !at_home {
+                prop_assert_eq!(&after.assignments[name].machine, &lost.machine);
+            }
+        }
+        // Nobody who runs somewhere ready is started somewhere else.
+        for (name, assignment) in &after.assignments {
+            let is_new = state.assignments.get(name).is_none_or(|old| old.machine != assignment.machine);
+            for (other, observed) in state.observed_of(name).filter(|_| is_new) {
+                let runs = matches!(&*observed.active, "active" | "activating" | "deactivating");
+                let ready = state.machines.get(other).is_some_and(|m| m.liveness == Liveness::Ready);
+                prop_assert!(*other == assignment.machine || !runs || !ready, "{} would run twice", name);
+            }
+        }
+    }
+
+    #[test]
+    fn plain_units_are_spread_evenly(count in 0..60usize, machine_count in 1..8usize) {
+        let mut world = World::default();
+        (0..machine_count).for_each(|i| world.add_machine(&format!("m{i}")));
+        for i in 0..count {
+            let (name, file) = (unit(&format!("u{i}.service")), Some(file(FILES[1])));
+            let desired = Some(DesiredState::Launched);
+            world.propose(Command::SetUnit { name, file, desired }).expect("a good unit");
+        }
+        world.lead();
+        let mut loads: BTreeMap<&MachineId, usize> = world.state.machines.keys().map(|id| (id, 0)).collect();
+        world.state.assignments.values().for_each(|a| *loads.get_mut(&a.machine).expect("a member") += 1);
+        let (least, most) = (loads.values().min(), loads.values().max());
+        prop_assert!(most <= least.map(|least| least + 1).as_ref(), "{:?}", loads);
+        prop_assert_eq!(world.state.assignments.len(), count);
+    }
+
+    /// However a machine's units were left, a few rounds make them what the cluster wants, and then nothing is asked for.
+    #[test]
+    fn a_plan_carried_out_asks_for_no_more(wishes in proptest::collection::vec((states(), any::<bool>()), 1..4)) {
+        let mut host = Host::default();
+        let none = BTreeSet::new();
+        for (mut state, is_last) in wishes {
+            // All of this machine, whatever the state says of homes.
+            for (name, record) in state.units.clone().iter().filter(|(_, u)| u.desired != DesiredState::Inactive) {
+                let (machine, generation) = (machine("m1"), record.generation);
+                let home = cluster::Assignment { machine, generation, reason: String::new() };
+                state.assignments.insert(name.clone(), home.into());
+            }
+            let wanted = Host::desired(&state, &machine("m1"));
+            for round in 0.. {
+                let actions = plan(&wanted, &host.current());
+                host.carry_out(&actions);
+                let ended = host.end_jobs(&none, &none);
+                if actions.is_empty() && !ended {
+                    break;
+                }
+                prop_assert!(round < 6, "still {:?}", actions);
+                if round == 1 && !is_last {
+                    break;
+                }
+            }
+            for name in wanted.keys().filter(|_| is_last) {
+                prop_assert_eq!(host.units[name].is_running(), wanted[name].launched, "{}", name);
+            }
+            if is_last {
+                prop_assert_eq!(wanted.keys().collect::<Vec<_>>(), host.units.keys().collect::<Vec<_>>());
+            }
+        }
+    }
+}
+
+/// What can happen in the life of a cluster.
+#[derive(Clone, Debug)]
+enum Event {
+    User(Command),
+    Join(Command),
+    Cut(MachineId),
+    Crash(MachineId),
+    Return(MachineId),
+    Slow(UnitName),
+    Broken(UnitName),
+    Round,
+}
+
+fn events() -> impl Strategy<Value = Event> {
+    let destroy = units().prop_map(|name| Command::DestroyUnit { name });
+    prop_oneof![
+        4 => prop_oneof![3 => set_unit(), 1 => destroy].prop_map(Event::User),
+        1 => register().prop_map(Event::Join),
+        1 => machines().prop_map(Event::Cut),
+        1 => machines().prop_map(Event::Crash),
+        2 => machines().prop_map(Event::Return),
+        1 => units().prop_map(Event::Slow),
+        1 => units().prop_map(Event::Broken),
+        6 => Just(Event::Round),
+    ]
+}
+
+impl World {
+    fn happen(&mut self, event: &Event) {
+        match event {
+            Event::User(command) => {
+                if let Command::SetUnit { name, file: Some(file), .. } = command
+                    && validate(name, file).is_err()
+                {
+                    return;
+                }
+                drop(self.propose(command.clone()));
+            }
+            Event::Join(command) => {
+                let Command::RegisterMachine { id, .. } = command else { return };
+                self.hosts.entry(id.clone()).or_default();
+                self.propose(command.clone()).expect("a machine can always register");
+            }
+            Event::Cut(id) | Event::Crash(id) => {
+                let Some(host) = self.hosts.get_mut(id) else { return };
+                host.is_cut = true;
+                if matches!(event, Event::Crash(_)) {
+                    host.units.clear();
+                }
+                drop(self.propose(Command::MarkLost { machine: id.clone() }));
+            }
+            Event::Return(id) => {
+                let Some(host) = self.hosts.get_mut(id) else { return };
+                host.is_cut = false;
+                drop(self.propose(Command::MarkReady { machine: id.clone() }));
+            }
+            Event::Slow(name) => drop(self.slow.replace(name.clone())),
+            Event::Broken(name) => drop(self.broken.replace(name.clone())),
+            Event::Round => drop(self.round()),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// Convergence: once faults end, every unit is where and how it was asked to be, or the schedule says why not.
+    #[test]
+    fn the_cluster_heals(events in proptest::collection::vec(events(), 0..80)) {
+        let mut world = World::default();
+        MACHINES[..3].iter().for_each(|id| world.add_machine(id));
+        for event in &events {
+            world.happen(event);
+        }
+        world.slow.clear();
+        for id in world.hosts.keys().cloned().collect::<Vec<_>>() {
+            world.happen(&Event::Return(id));
+        }
+        world.settle();
+        let unplaced = schedule(&world.state).unplaced;
+        for (name, record) in &world.state.units {
+            let runs_on = world.runs_on(name);
+            let home = world.state.assignments.get(name).map(|a| &a.machine);
+            let done = home.and_then(|home| world.state.observed.get(&(name.clone(), home.clone())));
+            match record.desired {
+                DesiredState::Inactive => prop_assert!(home.is_none() && runs_on.is_empty(), "{}", name),
+                DesiredState::Loaded | DesiredState::Launched if unplaced.contains_key(name) => {
+                    prop_assert!(home.is_none() && runs_on.is_empty(), "{}: {:?}", name, unplaced);
+                }
+                wanted => {
+                    prop_assert!(done.is_some_and(|done| done.generation == Some(record.generation)), "{}", name);
+                    prop_assert!(runs_on.len() <= 1 && runs_on.iter().all(|m| Some(*m) == home), "{}", name);
+                    let runs = wanted == DesiredState::Launched && !world.broken.contains(name);
+                    prop_assert!(runs_on.len() == 1 || !runs, "{} does not run", name);
+                }
+            }
+        }
+        // Nothing is left over anywhere.
+        for (id, host) in &world.hosts {
+            let wanted = Host::desired(&world.state, id);
+            prop_assert_eq!(host.units.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>());
+        }
+    }
+}
