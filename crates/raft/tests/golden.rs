@@ -1,0 +1,255 @@
+//! Bytes that were written once must be read for ever. Each file in `tests/golden` holds one published value in hex.
+//!
+//! To add one, append it to [`values`] and run this test with `COREINIT_ADD_GOLDEN=1`, which writes the missing file. A
+//! file that exists is never changed: when this test fails for it, the code has to change back.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::fmt::Write;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cluster::{
+    ClusterState, Command, DesiredState, Failure, Generation, Kind, MachineId, MachineInfo, Observed,
+    Outcome, Rejected, Revision, UnitFile, UnitName,
+};
+use openraft::impls::leader_id_std::LeaderId;
+use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
+use openraft::vote::RaftLeaderIdExt;
+use openraft::{EntryPayload, Membership};
+use raft::codec;
+use raft::disk::{Disk, EngineKind, FlushMode};
+use raft::types::{Entry, LogId, Member, Proposal, Reply, Vote};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.hex"))
+}
+
+/// The file's bytes; it is written from `bytes` when it is missing and that was asked for.
+fn golden(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let path = path(name);
+    if !path.exists() && std::env::var_os("COREINIT_ADD_GOLDEN").is_some() {
+        let mut hex = String::new();
+        for line in bytes.chunks(32) {
+            line.iter().for_each(|byte| write!(hex, "{byte:02x}").unwrap());
+            hex.push('\n');
+        }
+        fs::write(&path, hex).unwrap();
+    }
+    let hex = fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}; this file's head says how to add it", path.display()));
+    let digits: Vec<u8> = hex.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    digits.chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
+fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, value: &T) {
+    let bytes = codec::encode(value).unwrap();
+    let golden = golden(name, &bytes);
+    let read: T =
+        codec::decode(&golden).unwrap_or_else(|error| panic!("{name} cannot be read any more: {error}"));
+    assert_eq!(read, *value, "{name} is read as something else now");
+    assert_eq!(bytes, golden, "{name} is written otherwise now; daemons of the last version cannot read it");
+}
+
+fn unit(name: &str) -> UnitName {
+    UnitName::new(name).unwrap()
+}
+
+fn machine(id: &str) -> MachineId {
+    MachineId::new(id).unwrap()
+}
+
+fn file() -> UnitFile {
+    UnitFile::parse("[Unit]\nDescription=Greets\n\n[Service]\nExecStart=/bin/echo hi\n").unwrap()
+}
+
+fn info() -> MachineInfo {
+    MachineInfo {
+        name: "a.example".into(),
+        address: "192.0.2.1".into(),
+        version: "0.1.0".into(),
+        metadata: BTreeMap::from([("region".into(), "eu".into())]),
+    }
+}
+
+fn observed() -> Observed {
+    Observed {
+        load: "loaded".into(),
+        active: "failed".into(),
+        sub: "failed".into(),
+        hash: file().hash(),
+        generation: Some(Generation(9)),
+        failure: Some(Failure { reason: "start job failed".into(), journal: vec!["hi".into()] }),
+    }
+}
+
+/// Every variant, by the name of its file.
+fn commands() -> Vec<(&'static str, Command)> {
+    let (a, m) = (unit("a.service"), machine("m1"));
+    let set = BTreeMap::from([("zone".into(), Some("1".into())), ("region".into(), None)]);
+    vec![
+        ("command-init-cluster", Command::InitCluster { id: "c1".into(), name: "test".into() }),
+        (
+            "command-set-unit",
+            Command::SetUnit { name: a.clone(), file: Some(file()), desired: Some(DesiredState::Launched) },
+        ),
+        ("command-destroy-unit", Command::DestroyUnit { name: a.clone() }),
+        (
+            "command-assign",
+            Command::Assign {
+                unit: a.clone(),
+                machine: m.clone(),
+                generation: Generation(7),
+                reason: "fewest units".into(),
+            },
+        ),
+        ("command-unassign", Command::Unassign { unit: a.clone(), machine: m.clone() }),
+        ("command-register-machine", Command::RegisterMachine { id: m.clone(), info: info() }),
+        ("command-set-machine-metadata", Command::SetMachineMetadata { id: m.clone(), set }),
+        ("command-mark-lost", Command::MarkLost { machine: m.clone() }),
+        ("command-mark-ready", Command::MarkReady { machine: m.clone() }),
+        (
+            "command-report",
+            Command::Report { machine: m.clone(), unit: a.clone(), observed: Some(observed()) },
+        ),
+        ("command-forget", Command::Forget { machine: m.clone(), unit: a }),
+        ("command-remove-machine", Command::RemoveMachine { id: m }),
+    ]
+}
+
+/// A command that is added to the enum has to be added above.
+#[test]
+fn every_command_has_a_file() {
+    let names: Vec<&str> = commands().into_iter().map(|(name, _)| name).collect();
+    for (name, command) in commands() {
+        let expected = match command {
+            Command::InitCluster { .. } => "command-init-cluster",
+            Command::SetUnit { .. } => "command-set-unit",
+            Command::DestroyUnit { .. } => "command-destroy-unit",
+            Command::Assign { .. } => "command-assign",
+            Command::Unassign { .. } => "command-unassign",
+            Command::RegisterMachine { .. } => "command-register-machine",
+            Command::SetMachineMetadata { .. } => "command-set-machine-metadata",
+            Command::MarkLost { .. } => "command-mark-lost",
+            Command::MarkReady { .. } => "command-mark-ready",
+            Command::Report { .. } => "command-report",
+            Command::Forget { .. } => "command-forget",
+            Command::RemoveMachine { .. } => "command-remove-machine",
+        };
+        assert_eq!(name, expected);
+    }
+    assert_eq!(names.len(), 12);
+}
+
+#[test]
+fn commands_are_read_as_ever() {
+    for (name, command) in commands() {
+        check(name, &command);
+    }
+}
+
+fn id(term: u64, index: u64) -> LogId {
+    LogId::new(LeaderId::new_committed(term, 1), index)
+}
+
+fn members() -> Membership<u64, Member> {
+    let member = |n: u64| Member {
+        machine: format!("m{n}"),
+        address: format!("192.0.2.{n}:7340"),
+        nonce: format!("{n:032x}"),
+    };
+    Membership::new(vec![[1, 2].into()], BTreeMap::from([(1, member(1)), (2, member(2)), (3, member(3))]))
+        .unwrap()
+}
+
+#[test]
+fn entries_are_read_as_ever() {
+    let proposal = Proposal(commands().into_iter().map(|(_, command)| command).collect());
+    let entry = |payload| Entry { log_id: id(3, 300), payload };
+    check("entry-blank", &entry(EntryPayload::Blank));
+    check("entry-normal", &entry(EntryPayload::Normal(proposal)));
+    check("entry-membership", &entry(EntryPayload::Membership(members())));
+}
+
+#[test]
+fn votes_are_read_as_ever() {
+    check("vote", &Vote::new(5, 2));
+    check("vote-committed", &Vote::new_committed(5, 2));
+}
+
+#[test]
+fn outcomes_are_read_as_ever() {
+    let (name, m) = (unit("a.service"), machine("m1"));
+    let (seen, now) = (Generation(1), Generation(2));
+    let outcomes: Vec<Outcome> = vec![
+        Ok(Kind::Created),
+        Ok(Kind::Replaced),
+        Ok(Kind::Updated),
+        Ok(Kind::Unchanged),
+        Ok(Kind::Removed),
+        Err(Rejected::ClusterExists { id: "c1".into() }),
+        Err(Rejected::UnitUnknown { name: name.clone() }),
+        Err(Rejected::UnitWithoutFile { name: name.clone() }),
+        Err(Rejected::TemplateActivated { name: name.clone() }),
+        Err(Rejected::GenerationStale { name: name.clone(), seen, now }),
+        Err(Rejected::UnitInactive { name: name.clone() }),
+        Err(Rejected::NotAssigned { name: name.clone(), machine: m.clone() }),
+        Err(Rejected::MachineUnknown { machine: m.clone() }),
+        Err(Rejected::MachineLost { machine: m.clone() }),
+        Err(Rejected::MachineNotLost { machine: m.clone() }),
+        Err(Rejected::MachineInUse { machine: m, unit: name }),
+    ];
+    check("reply", &Reply(outcomes));
+}
+
+fn state() -> ClusterState {
+    let mut state = ClusterState::default();
+    let (a, m) = (unit("a.service"), machine("m1"));
+    state.apply_all(Revision(1), &[Command::InitCluster { id: "c1".into(), name: "test".into() }]);
+    state.apply_all(Revision(2), &[Command::RegisterMachine { id: m.clone(), info: info() }]);
+    let desired = Some(DesiredState::Launched);
+    state.apply_all(Revision(3), &[Command::SetUnit { name: a.clone(), file: Some(file()), desired }]);
+    let (generation, reason) = (Generation(3), "fewest units".to_string());
+    state.apply_all(
+        Revision(4),
+        &[Command::Assign { unit: a.clone(), machine: m.clone(), generation, reason }],
+    );
+    state.apply_all(Revision(5), &[Command::Report { machine: m, unit: a, observed: Some(observed()) }]);
+    state
+}
+
+#[test]
+fn states_are_read_as_ever() {
+    check("state", &state());
+}
+
+/// The file as a whole, as the store writes it.
+#[tokio::test]
+async fn snapshot_files_are_read_as_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::open(dir.path(), EngineKind::Sled, FlushMode::Inline).unwrap();
+    let mut machine = disk.state_machine();
+    let entry = |index, payload| Ok((Entry { log_id: id(1, index), payload }, None));
+    let commands = vec![Command::InitCluster { id: "c1".into(), name: "test".into() }];
+    let entries = vec![
+        entry(0, EntryPayload::Membership(members())),
+        entry(1, EntryPayload::Blank),
+        entry(2, EntryPayload::Normal(Proposal(commands))),
+    ];
+    machine.apply(futures::stream::iter(entries)).await.unwrap();
+    machine.try_create_snapshot_builder(true).await.unwrap().build_snapshot().await.unwrap();
+    let state = disk.state().borrow().clone();
+    drop((disk, machine));
+
+    let file = fs::read_dir(dir.path().join("snapshots")).unwrap().next().unwrap().unwrap().path();
+    let bytes = fs::read(&file).unwrap();
+    let golden = golden("snapshot-file", &bytes);
+    assert_eq!(bytes, golden, "a snapshot is written otherwise now");
+    fs::write(&file, golden).unwrap();
+    let disk = Disk::open(dir.path(), EngineKind::Sled, FlushMode::Inline).unwrap();
+    assert_eq!(*disk.state().borrow(), Arc::clone(&state));
+    assert_eq!(disk.state_machine().applied_state().await.unwrap().0, Some(id(1, 2)));
+}
