@@ -1,1 +1,8 @@
-//! placeholder
+//! What the tests share: real hosts (`rack`, `deploy`), the daemon's API (`http`), waiting (`wait`), and the sources
+//! themselves (`sources`). Nothing that is shipped depends on this.
+
+pub mod deploy;
+pub mod http;
+pub mod rack;
+pub mod sources;
+pub mod wait;

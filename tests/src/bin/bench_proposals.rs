@@ -32,9 +32,9 @@ fn main() {
 async fn bench(dir: &Path, span: Duration) {
     println!("engine  callers  proposals/s  p50 ms  p99 ms  file/s  ratio");
     for engine in [EngineKind::Sled, EngineKind::Redb] {
-        let name = format!("{engine:?}").to_lowercase();
+        let name = engine.name();
         let (stop, stopping) = watch::channel(false);
-        let (stores, drivers) = three(&dir.join(&name), engine, stopping).await;
+        let (stores, drivers) = three(&dir.join(name), engine, stopping).await;
         let leader = leader(&stores).await;
         for callers in [1, 16, 256] {
             let file = tokio::task::block_in_place(|| plain(&dir.join("plain"), span));
@@ -65,7 +65,7 @@ async fn three(
     for (i, address) in join.iter().enumerate() {
         let home = dir.join(format!("m{i}"));
         std::fs::create_dir_all(&home).expect("the directory can be made");
-        let disk = Disk::open(&home, engine, FlushMode::Thread).expect("a new store opens");
+        let disk = Disk::open(&home, engine.clone(), FlushMode::Thread).expect("a new store opens");
         let options = Options {
             machine: MachineId::new(&format!("m{i}")).expect("a good id"),
             version: "bench".into(),

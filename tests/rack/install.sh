@@ -1,0 +1,22 @@
+#!/bin/bash
+# Installs what the rack and a build need and this machine lacks (Debian or Ubuntu, root). Says nothing when nothing is missing.
+set -euo pipefail
+missing=()
+need() { command -v "$1" >/dev/null || missing+=("$2"); }
+need cc gcc
+need systemd-nspawn systemd-container
+need dbus-daemon dbus
+need nft nftables
+need ip iproute2
+need nsenter util-linux
+need pgrep procps
+need mkfs.ext4 e2fsprogs
+need python3 python3
+[ -e /lib/systemd/systemd ] || missing+=(systemd)
+[ -e /usr/share/doc/libc6-dev ] || missing+=(libc6-dev)
+compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || missing+=(libfaketime)
+[ ${#missing[@]} = 0 ] && exit
+echo "installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q >/dev/null
+apt-get install -q -y --no-install-recommends "${missing[@]}" >/dev/null

@@ -1,0 +1,122 @@
+//! Daemons that die and hosts that cannot reach each other: writes go on where a majority is, and no unit ends.
+
+use std::time::{Duration, Instant};
+
+use api::v1::State;
+use tests::deploy::{Cluster, probes, set};
+use tests::wait::{always, eventually, median};
+
+const TEXT: &str = "[Service]\nExecStart=/bin/sleep infinity\n";
+
+/// Writes units that nobody runs until one is acknowledged; returns when, counted from `since`.
+fn first_write(cluster: &Cluster, host: &str, name: &str, since: Instant) -> Duration {
+    let write = || cluster.batch(host, vec![set(name, Some(TEXT), State::Inactive)]).map(drop);
+    eventually(Duration::from_secs(20), "a write to be acknowledged", write);
+    since.elapsed()
+}
+
+pub fn a_killed_leader_is_replaced(cluster: &Cluster) {
+    let units = probes("leader", 6);
+    cluster.launch("h1", &units);
+    let (homes, _) = cluster.at_home(Duration::from_secs(20), "h1", &units);
+    let before = cluster.main_pids(&homes);
+    let mut times = Vec::new();
+    for round in 0..3 {
+        let leader = cluster.formed();
+        let other = cluster.rack.others(&leader)[0].clone();
+        let killed = cluster.kill_daemon(&leader);
+        times.push(first_write(cluster, &other, &format!("probe-write-{round}.service"), killed));
+        cluster.formed();
+        assert_eq!(cluster.main_pids(&homes), before, "no unit was touched");
+    }
+    println!("rack: leader killed: writes work again after {times:?}, median {:?}", median(&times));
+    assert!(median(&times) <= Duration::from_millis(1500), "{times:?}");
+    assert_eq!(cluster.at_home_now("h2", &units), Ok(homes), "nothing has moved");
+}
+
+/// The majority goes on without its leader and takes the leader's units over; afterwards there is one truth.
+pub fn a_leader_in_the_minority_is_replaced(cluster: &Cluster) {
+    let rack = &cluster.rack;
+    let units = probes("split", 6);
+    cluster.launch("h1", &units);
+    cluster.at_home(Duration::from_secs(20), "h1", &units);
+    let leader = cluster.formed();
+    let others = rack.others(&leader);
+
+    let since = Instant::now();
+    rack.partition(&[&leader], &others.iter().map(String::as_str).collect::<Vec<_>>());
+    let took = first_write(cluster, &others[0], "probe-written.service", since);
+    println!("rack: leader cut off: writes work again in the majority after {took:?}");
+    assert!(took <= Duration::from_secs(5), "{took:?}");
+    let refused = cluster.batch(&leader, vec![set("probe-lonely.service", Some(TEXT), State::Inactive)]);
+    let refused = refused.expect_err("the minority must not acknowledge");
+    assert!(refused.contains("leader"), "{refused}");
+
+    let moved = || {
+        let homes = cluster.homes(&others[0])?;
+        let here =
+            units.iter().filter(|name| homes.get(*name).is_some_and(|home| others.contains(home))).count();
+        if here == units.len() { Ok(()) } else { Err(format!("{homes:?}")) }
+    };
+    let ((), _) = eventually(Duration::from_secs(20), "the majority to take the units over", moved);
+    println!("rack: leader cut off: its units have new homes after {:?}", since.elapsed());
+    let running = cluster.running(&["probe-split-*"]);
+    let here = |name: &String| running.get(name).is_some_and(|hosts| hosts.contains(&leader));
+    println!(
+        "rack: leader cut off: {} units still run there",
+        units.iter().filter(|name| here(name)).count()
+    );
+
+    rack.heal();
+    cluster.formed();
+    let (homes, took) = cluster.at_home(Duration::from_secs(20), &leader, &units);
+    println!("rack: healed: each unit on one host again after {took:?}");
+    for host in rack.hosts() {
+        eventually(Duration::from_secs(5), "one truth everywhere", || {
+            let (homes_there, stored) = (cluster.homes(host)?, cluster.units(host)?);
+            let written = stored.iter().any(|unit| unit.name.as_str() == "probe-written.service");
+            let lonely = stored.iter().any(|unit| unit.name.as_str() == "probe-lonely.service");
+            let same = units.iter().all(|name| homes_there.get(name) == homes.get(name));
+            if same && written && !lonely { Ok(()) } else { Err(format!("{host}: {homes_there:?}")) }
+        });
+    }
+}
+
+/// Every host alone for a minute: all units run on, reads answer from what is known, writes say why they cannot be.
+pub fn without_a_quorum_nothing_stops(cluster: &Cluster) {
+    let rack = &cluster.rack;
+    let units = probes("alone", 6);
+    cluster.launch("h1", &units);
+    let (homes, _) = cluster.at_home(Duration::from_secs(20), "h1", &units);
+    let before = cluster.main_pids(&homes);
+
+    rack.partition(&["h1"], &["h2", "h3"]);
+    rack.partition(&["h2"], &["h3"]);
+    let asked = Instant::now();
+    for host in rack.hosts() {
+        let said = cluster.batch(host, vec![set("probe-refused.service", Some(TEXT), State::Inactive)]);
+        let said = said.expect_err("no host may acknowledge alone");
+        assert!(said.contains("leader"), "{said}");
+        println!("rack: no quorum: {said} ({:?} after the cut)", asked.elapsed());
+        let output = cluster.corectl(host, &["list-units", "--stale"]);
+        let said = tests::rack::said(&output);
+        assert!(output.status.success(), "{host}: {said}");
+        assert!(units.iter().all(|name| said.contains(name.as_str())), "{host}: {said}");
+    }
+    let running = || {
+        let running = cluster.running(&["probe-alone-*"]);
+        let stays =
+            homes.iter().all(|(name, home)| running.get(name).is_some_and(|hosts| hosts == &[home.clone()]));
+        if stays { Ok(()) } else { Err(format!("{running:?}")) }
+    };
+    always(Duration::from_secs(60), "every unit where it was", running);
+    assert_eq!(cluster.main_pids(&homes), before, "no unit was touched");
+
+    rack.heal();
+    let begin = Instant::now();
+    cluster.formed();
+    println!("rack: no quorum: one leader and all machines ready {:?} after healing", begin.elapsed());
+    always(Duration::from_secs(8), "every unit where it was, after healing", running);
+    assert_eq!(cluster.at_home_now("h3", &units), Ok(homes.clone()), "nothing has moved");
+    assert_eq!(cluster.main_pids(&homes), before, "no unit was touched");
+}
