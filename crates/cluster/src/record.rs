@@ -122,13 +122,7 @@ pub struct Observed {
 
 impl Observed {
     pub fn condition(&self) -> Condition {
-        match &*self.active {
-            "active" | "reloading" | "refreshing" => Condition::Up,
-            "activating" => Condition::Starting,
-            "deactivating" => Condition::Stopping,
-            "failed" => Condition::Failed,
-            _ => Condition::Down,
-        }
+        Condition::of(&self.active)
     }
 }
 
@@ -140,6 +134,19 @@ pub enum Condition {
     Stopping,
     Down,
     Failed,
+}
+
+impl Condition {
+    /// From systemd's ActiveState.
+    pub fn of(active: &str) -> Condition {
+        match active {
+            "active" | "reloading" | "refreshing" => Condition::Up,
+            "activating" => Condition::Starting,
+            "deactivating" => Condition::Stopping,
+            "failed" => Condition::Failed,
+            _ => Condition::Down,
+        }
+    }
 }
 
 /// Why a unit is not what was asked for, in the words of the machine that tried.
