@@ -55,11 +55,13 @@ pub enum Action {
     Reload,
     /// Start it, and note the generation as done when the job has ended.
     Start { unit: UnitName, generation: Generation },
-    /// Stop it, and note the generation, if one is given, as done when the job has ended.
+    /// Stop it, and note the generation, if one is given, as done when the job has ended. Without one, the unit is on its way
+    /// out: what was noted as done for it is forgotten before the stop is asked for, since the unit may come back to this
+    /// machine in the same generation and has to be started again then.
     Stop { unit: UnitName, generation: Option<Generation> },
     /// Nothing has to be done for this generation: note it as done.
     Settle { unit: UnitName, generation: Generation },
-    /// Unlink a stopped unit, forget its failure, delete its file.
+    /// Unlink a stopped unit, forget its failure and what was noted as done for it, delete its file.
     Remove { units: Vec<UnitName> },
 }
 
@@ -230,3 +232,6 @@ impl Steps {
         actions
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -149,3 +149,74 @@ impl fmt::Debug for UnitName {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_names_as_fleet_did() {
+        let check = |name: &str, expected: &str| {
+            let got = UnitName::new(name).map_or_else(|error| error.to_string(), |_| "good".into());
+            assert_eq!(got, expected, "{name:?}");
+        };
+        for name in [
+            "foo.service",
+            "hello.mount",
+            "foo@123.service",
+            "foo@.service",
+            "yo.yo.service",
+            "hello@world.path",
+            "hello:world.service",
+            "yes@no\\.service",
+            "foo-bar.mount",
+            "jalapano_chips.service",
+            "..service",
+            &format!("{}.service", "x".repeat(248)),
+        ] {
+            check(name, "good");
+        }
+        for suffix in TYPES {
+            check(&format!("a.{suffix}"), "good");
+            let fits = TYPES_WITH_TEMPLATES.contains(&suffix);
+            let refused = format!("invalid unit type for template: \"{suffix}\"");
+            check(&format!("foo@1.{suffix}"), if fits { "good" } else { &refused });
+        }
+        check("", "unit name cannot be empty");
+        check(&format!("{}.service", "x".repeat(249)), "unit name exceeds maximum length (256)");
+        check(&"%".repeat(512), "unit name exceeds maximum length (256)");
+        check("foo", "unit name must contain \".\"");
+        check("%foo", "unit name must contain \".\"");
+        check("foo.", "unit name cannot end in \".\"");
+        check("foo.bar", "invalid unit type: \"bar\"");
+        check("foo.servICE", "invalid unit type: \"servICE\"");
+        check("foo.service\n", "invalid unit type: \"service\n\"");
+        check("%@.mount", "invalid unit type for template: \"mount\"");
+        for bad in ['%', '$', '#', '/', '+', '=', ' ', '\0', 'ü', '{'] {
+            check(&format!("a{bad}b.service"), &format!("invalid character '{bad}' in unit name"));
+        }
+        check("../../etc/passwd.service", "invalid character '/' in unit name");
+        check("/etc/a.service", "invalid character '/' in unit name");
+        check("@foo.service", "unit name cannot start in \"@\"");
+        check("@%.service", "invalid character '%' in unit name");
+        check("@.service", "unit name cannot start in \"@\"");
+    }
+
+    #[test]
+    fn takes_names_apart() {
+        let check = |name: &str, expected: [&str; 4]| {
+            let name = UnitName::new(name).expect("a good name");
+            let template = name.template().map_or("-".into(), |template| template.to_string());
+            let parts = [name.stem(), name.prefix(), name.instance().unwrap_or("-"), &template];
+            assert_eq!(parts, expected);
+            assert_eq!(name.is_template(), expected[2].is_empty());
+        };
+        check("foo.service", ["foo", "foo", "-", "-"]);
+        check("foo@.service", ["foo@", "foo", "", "-"]);
+        check("foo@bar.service", ["foo@bar", "foo", "bar", "foo@.service"]);
+        check("foo@bar@baz.service", ["foo@bar@baz", "foo", "bar@baz", "foo@.service"]);
+        check("foo.1@.service", ["foo.1@", "foo.1", "", "-"]);
+        check("foo.1@2.service", ["foo.1@2", "foo.1", "2", "foo.1@.service"]);
+        check("ssh@1.socket", ["ssh@1", "ssh", "1", "ssh@.socket"]);
+    }
+}

@@ -77,6 +77,9 @@ impl Held {
 
     fn begin(&mut self, kind: JobKind, generation: Option<Generation>) {
         self.job = Some(Job { kind, generation });
+        if generation.is_none() {
+            self.done = None;
+        }
         self.condition = Some(match (kind, self.condition()) {
             (JobKind::Start, Condition::Up) => Condition::Up,
             (JobKind::Start, _) => Condition::Starting,
