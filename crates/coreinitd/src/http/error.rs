@@ -1,0 +1,95 @@
+//! Everything that a request can be refused for, and the one place where that becomes an HTTP status.
+
+use api::fleet::{ErrorBody, ErrorDetail};
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use cluster::Rejected;
+use store::{ProposeError, ReadError};
+
+use super::InitError;
+
+/// Why a request is not answered with what it asks for. The texts of the first group are fleet's.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("")]
+    NoRoute,
+    #[error("{0}")]
+    Method(&'static str),
+    #[error("{0}")]
+    ContentType(String),
+    #[error("unit does not exist")]
+    NoUnit,
+    #[error("unit state does not exist")]
+    NoUnitState,
+    #[error("must provide DesiredState to update existing unit")]
+    NothingToUpdate,
+
+    #[error("{0}")]
+    Invalid(String),
+    #[error("the request is larger than the {max} bytes allowed")]
+    BodyTooLarge { max: usize },
+    #[error("{0} event streams are open already, which is the limit")]
+    TooManyStreams(usize),
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Init(#[from] InitError),
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Refusal::NoRoute | Refusal::NoUnit | Refusal::NoUnitState => StatusCode::NOT_FOUND,
+            Refusal::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::ContentType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Refusal::NothingToUpdate => StatusCode::CONFLICT,
+            Refusal::Invalid(_) => StatusCode::BAD_REQUEST,
+            Refusal::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::TooManyStreams(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Rejected(rejected) => rejected_status(rejected),
+            Refusal::Propose(error) => match error {
+                ProposeError::Unformed { .. }
+                | ProposeError::NoLeader { .. }
+                | ProposeError::Stopped { .. } => StatusCode::SERVICE_UNAVAILABLE,
+                ProposeError::Unknown => StatusCode::GATEWAY_TIMEOUT,
+                ProposeError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            },
+            Refusal::Read(error) => match error {
+                ReadError::Unformed { .. }
+                | ReadError::NoLeader { .. }
+                | ReadError::Timeout
+                | ReadError::Stopped { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            },
+            Refusal::Init(InitError::Exists { .. }) => StatusCode::CONFLICT,
+            Refusal::Init(InitError::Failed { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+fn rejected_status(rejected: &Rejected) -> StatusCode {
+    match rejected {
+        Rejected::UnitUnknown { .. } => StatusCode::NOT_FOUND,
+        Rejected::TemplateActivated { .. } | Rejected::MachineUnknown { .. } => StatusCode::BAD_REQUEST,
+        Rejected::ClusterExists { .. }
+        | Rejected::UnitWithoutFile { .. }
+        | Rejected::GenerationStale { .. }
+        | Rejected::UnitInactive { .. }
+        | Rejected::NotAssigned { .. }
+        | Rejected::MachineLost { .. }
+        | Rejected::MachineNotLost { .. }
+        | Rejected::MachineInUse { .. } => StatusCode::CONFLICT,
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let error = ErrorDetail { code: status.as_u16(), message: self.to_string() };
+        (status, Json(ErrorBody { error })).into_response()
+    }
+}

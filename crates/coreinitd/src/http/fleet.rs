@@ -1,0 +1,313 @@
+//! fleet's API, version 1, under both its prefixes: `/fleet/v1` and `/v1-alpha`. To the letter where the letter is no defect;
+//! what differs:
+//!
+//! * A desired state that is none of the three, unit options that no unit file can carry, and a template that is to be loaded
+//!   or launched, are 400 where fleet stored them. Metadata of a machine that is not known is 400 where fleet kept it.
+//! * `GET /state/NAME` of a unit without a state is 404 where fleet dropped the connection.
+//! * A change without a leader is 503 with the reason, and 504 when nobody knows whether it was made.
+//! * PATCH takes a metadata value as the documentation had it (`"bar"`) and as the code had it (`{"value":"bar"}`).
+//! * `?stale=true` reads what this machine knows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::fleet::{Machine, MachinePage, Unit, UnitOption, UnitPage, UnitState, UnitStatePage};
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use axum::{Json, Router};
+use cluster::{
+    ClusterState, Command, DesiredState, Kind, Liveness, MachineId, Observed, Rejected, UnitFile, UnitName,
+};
+use serde::Deserialize;
+
+use super::Room;
+use super::error::Refusal;
+use super::page_token::page;
+use super::request::{
+    Name, Parameters, Payload, check_template, checked, decode, decode_body, expect_json, unit_name,
+};
+use super::view::{current_state, is_lost};
+
+const ONLY_GET: Refusal = Refusal::Method("only GET supported against this resource");
+
+pub(super) fn routes() -> Router<Arc<Room>> {
+    let root = || any(|| async { Refusal::Method("") });
+    let prefixes = ["/fleet/v1", "/v1-alpha"];
+    prefixes.into_iter().fold(Router::new().route("/", root()), |router, prefix| {
+        router
+            .route(prefix, root())
+            .route(&format!("{prefix}/units"), any(units))
+            .route(&format!("{prefix}/units/{{name}}"), any(unit))
+            .route(&format!("{prefix}/state"), any(states))
+            .route(&format!("{prefix}/state/{{name}}"), any(state))
+            .route(&format!("{prefix}/machines"), any(machines))
+    })
+}
+
+async fn units(
+    State(room): State<Arc<Room>>,
+    method: Method,
+    query: Parameters,
+) -> Result<Json<UnitPage>, Refusal> {
+    if method != Method::GET {
+        return Err(ONLY_GET);
+    }
+    let (_, state) = (page::<()>(Vec::new(), &query)?, room.read(query.stale()?).await?);
+    let all = state.units.iter().collect();
+    let (found, next_page_token) = page::<(&UnitName, &Arc<cluster::Unit>)>(all, &query)?;
+    let units = found.into_iter().map(|(name, unit)| unit_entity(&state, name, unit)).collect();
+    Ok(Json(UnitPage { next_page_token, units }))
+}
+
+async fn unit(
+    State(room): State<Arc<Room>>,
+    method: Method,
+    Name(name): Name,
+    query: Parameters,
+    headers: HeaderMap,
+    payload: Payload,
+) -> Result<Response, Refusal> {
+    if name.contains('/') {
+        // An encoded slash is a path of more segments to fleet, and there is nothing.
+        return Err(Refusal::NoRoute);
+    }
+    match method {
+        Method::GET => Ok(Json(get_unit(&room, &name, &query).await?).into_response()),
+        Method::PUT => Ok(put_unit(&room, &name, &headers, &payload).await?.into_response()),
+        Method::DELETE => Ok(delete_unit(&room, &name).await?.into_response()),
+        _ => Err(Refusal::Method("only GET, PUT and DELETE supported against this resource")),
+    }
+}
+
+async fn get_unit(room: &Room, name: &str, query: &Parameters) -> Result<Unit, Refusal> {
+    let state = room.read(query.stale()?).await?;
+    // A name that no unit can have is one that does not exist.
+    let name = UnitName::new(name).map_err(|_| Refusal::NoUnit)?;
+    let unit = state.units.get(&name).ok_or(Refusal::NoUnit)?;
+    Ok(unit_entity(&state, &name, unit))
+}
+
+async fn delete_unit(room: &Room, name: &str) -> Result<StatusCode, Refusal> {
+    let name = UnitName::new(name).map_err(|_| Refusal::NoUnit)?;
+    propose_one(room, Command::DestroyUnit { name }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// fleet's Unit.Set: creates, replaces, or changes the desired state; which one, the commit says.
+async fn put_unit(
+    room: &Room,
+    name_in_url: &str,
+    headers: &HeaderMap,
+    Payload(body): &Payload,
+) -> Result<StatusCode, Refusal> {
+    expect_json(headers)?;
+    let unit: Unit = decode_body(body)?;
+    if !unit.name.is_empty() && unit.name != name_in_url {
+        let text =
+            format!("name in URL {name_in_url:?} differs from unit name in request body {:?}", unit.name);
+        return Err(Refusal::Invalid(text));
+    }
+    let name = unit_name(name_in_url)?;
+    let desired = desired_state(&unit.desired_state)?;
+    let file = if unit.options.is_empty() { None } else { Some(checked(&name, unit_file(unit.options))?) };
+    check_template(&name, desired)?;
+    match propose_one(room, Command::SetUnit { name, file, desired }).await? {
+        Kind::Created | Kind::Replaced => Ok(StatusCode::CREATED),
+        Kind::Unchanged if desired.is_none() => Err(Refusal::NothingToUpdate),
+        Kind::Updated | Kind::Unchanged | Kind::Removed => Ok(StatusCode::NO_CONTENT),
+    }
+}
+
+fn desired_state(text: &str) -> Result<Option<DesiredState>, Refusal> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let state = DesiredState::from_name(text).ok_or_else(|| {
+        Refusal::Invalid(format!("desiredState must be inactive, loaded or launched, not {text:?}"))
+    })?;
+    Ok(Some(state))
+}
+
+fn unit_file(options: Vec<UnitOption>) -> Result<UnitFile, cluster::UnitFileError> {
+    let option = |option: UnitOption| cluster::UnitOption {
+        section: option.section,
+        name: option.name,
+        value: option.value,
+    };
+    UnitFile::from_options(options.into_iter().map(option).collect())
+}
+
+async fn propose_one(room: &Room, command: Command) -> Result<Kind, Refusal> {
+    let mut outcomes = room.propose(vec![command]).await?.outcomes;
+    Ok(outcomes.pop().expect("the store answers with one outcome for each command")?)
+}
+
+fn unit_entity(state: &ClusterState, name: &UnitName, unit: &cluster::Unit) -> Unit {
+    let home = state.assignments.get(name).map(|assignment| assignment.machine.to_string());
+    let options = unit.file.options().iter().map(|option| UnitOption {
+        name: option.name.clone(),
+        section: option.section.clone(),
+        value: option.value.clone(),
+    });
+    Unit {
+        current_state: current_state(state, name, unit).to_string(),
+        desired_state: unit.desired.to_string(),
+        machine_id: home.unwrap_or_default(),
+        name: name.to_string(),
+        options: options.collect(),
+    }
+}
+
+async fn states(
+    State(room): State<Arc<Room>>,
+    method: Method,
+    query: Parameters,
+) -> Result<Json<UnitStatePage>, Refusal> {
+    if method != Method::GET {
+        return Err(ONLY_GET);
+    }
+    let (_, state) = (page::<()>(Vec::new(), &query)?, room.read(query.stale()?).await?);
+    let (unit, machine) = (query.first("unitName"), query.first("machineID"));
+    let wanted = |name: &UnitName, id: &MachineId| {
+        unit.is_none_or(|unit| unit == name.as_str()) && machine.is_none_or(|machine| machine == id.as_str())
+    };
+    let all = state.observed.iter().filter(|((name, id), _)| counts(&state, name, id) && wanted(name, id));
+    let all = all.map(|((name, id), observed)| state_entity(name, id, observed)).collect();
+    let (states, next_page_token) = page(all, &query)?;
+    Ok(Json(UnitStatePage { next_page_token, states }))
+}
+
+async fn state(
+    State(room): State<Arc<Room>>,
+    method: Method,
+    Name(name): Name,
+    query: Parameters,
+) -> Result<Json<UnitState>, Refusal> {
+    if name.contains('/') {
+        return Err(Refusal::NoRoute);
+    }
+    if method != Method::GET {
+        return Err(ONLY_GET);
+    }
+    let state = room.read(query.stale()?).await?;
+    let name = UnitName::new(&name).map_err(|_| Refusal::NoUnitState)?;
+    let first = state.observed_of(&name).find(|(id, _)| counts(&state, &name, id));
+    first.map(|(id, observed)| Json(state_entity(&name, id, observed))).ok_or(Refusal::NoUnitState)
+}
+
+/// fleet forgot the states of destroyed units, and those of machines that it no longer heard of.
+fn counts(state: &ClusterState, name: &UnitName, id: &MachineId) -> bool {
+    state.units.contains_key(name) && !is_lost(state, id)
+}
+
+fn state_entity(name: &UnitName, id: &MachineId, observed: &Observed) -> UnitState {
+    UnitState {
+        hash: observed.hash.to_string(),
+        machine_id: id.to_string(),
+        name: name.to_string(),
+        systemd_active_state: observed.active.to_string(),
+        systemd_load_state: observed.load.to_string(),
+        systemd_sub_state: observed.sub.to_string(),
+    }
+}
+
+async fn machines(
+    State(room): State<Arc<Room>>,
+    method: Method,
+    query: Parameters,
+    payload: Payload,
+) -> Result<Response, Refusal> {
+    match method {
+        Method::GET => Ok(Json(list_machines(&room, &query).await?).into_response()),
+        Method::PATCH => {
+            patch_machines(&room, &payload).await?;
+            // fleet's empty answer had this type, and only this one.
+            Ok((StatusCode::NO_CONTENT, [(header::CONTENT_TYPE, "application/json")]).into_response())
+        }
+        _ => Err(Refusal::Method("only GET and PATCH supported against this resource")),
+    }
+}
+
+async fn list_machines(room: &Room, query: &Parameters) -> Result<MachinePage, Refusal> {
+    page::<()>(Vec::new(), query)?;
+    let state = room.read(query.stale()?).await?;
+    let ready = state.machines.iter().filter(|(_, machine)| machine.liveness == Liveness::Ready);
+    let (found, next_page_token) = page(ready.collect(), query)?;
+    let machines = found.into_iter().map(|(id, machine)| Machine {
+        id: id.to_string(),
+        metadata: machine.metadata(),
+        primary_ip: machine.info.address.clone(),
+    });
+    Ok(MachinePage { machines: machines.collect(), next_page_token })
+}
+
+/// One of PATCH's operations, in the manner of RFC 6902.
+#[derive(Deserialize)]
+struct MetadataOperation {
+    #[serde(default)]
+    op: String,
+    #[serde(default)]
+    path: String,
+    #[serde(default)]
+    value: Option<MetadataValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum MetadataValue {
+    Plain(String),
+    Wrapped {
+        #[serde(default)]
+        value: String,
+    },
+}
+
+async fn patch_machines(room: &Room, Payload(body): &Payload) -> Result<(), Refusal> {
+    let operations: Vec<MetadataOperation> = decode(body, b'[').map_err(Refusal::Invalid)?;
+    let commands = operations.into_iter().map(metadata_command).collect::<Result<Vec<_>, _>>()?;
+    if commands.is_empty() {
+        return Ok(());
+    }
+    // Nothing must be half done because of a wrong id further down.
+    let state = room.read(false).await?;
+    for command in &commands {
+        if let Command::SetMachineMetadata { id, .. } = command
+            && !state.machines.contains_key(id)
+        {
+            return Err(Rejected::MachineUnknown { machine: id.clone() }.into());
+        }
+    }
+    for outcome in room.propose(commands).await?.outcomes {
+        outcome?;
+    }
+    Ok(())
+}
+
+fn metadata_command(operation: MetadataOperation) -> Result<Command, Refusal> {
+    let invalid = |text: &str| Refusal::Invalid(text.into());
+    let remove = match operation.op.as_str() {
+        "add" | "replace" => false,
+        "remove" => true,
+        _ => return Err(invalid("invalid op: expect add, remove, or replace")),
+    };
+    let parts = operation.path.strip_prefix('/').and_then(|path| path.split_once("/metadata/"));
+    let good = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    let (machine, key) = parts
+        .filter(|(machine, key)| {
+            !machine.is_empty() && !machine.contains('/') && !key.is_empty() && key.chars().all(good)
+        })
+        .ok_or_else(|| invalid("machine metadata path invalid"))?;
+    let value = match operation.value {
+        Some(MetadataValue::Plain(value) | MetadataValue::Wrapped { value }) => value,
+        None => String::new(),
+    };
+    let value = match (remove, value.is_empty()) {
+        (true, _) => None,
+        (false, false) => Some(value),
+        (false, true) => return Err(invalid("invalid value: add and replace require a value")),
+    };
+    let id = MachineId::new(machine).map_err(|error| Refusal::Invalid(error.to_string()))?;
+    Ok(Command::SetMachineMetadata { id, set: BTreeMap::from([(key.to_owned(), value)]) })
+}

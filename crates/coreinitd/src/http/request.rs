@@ -1,0 +1,143 @@
+//! The parts of a request: query, unit name in the path, JSON body; each with fleet's words for what is wrong with it.
+
+use api::v1;
+use axum::body::{Body, to_bytes};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use cluster::{DesiredState, UnitFile, UnitName, validate};
+use serde::de::DeserializeOwned;
+
+use super::BODY_BYTES_MAX;
+use super::error::Refusal;
+
+/// The query's parameters in order. Whoever reads them passes over those that it does not know, as fleet did.
+pub(super) struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    pub(super) fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(k, _)| k == key).map(|(_, value)| value.as_str())
+    }
+
+    /// The first of that name, as Go's `Query().Get`; an empty one counts as none.
+    pub(super) fn first<'a>(&'a self, key: &'a str) -> Option<&'a str> {
+        self.all(key).next().filter(|value| !value.is_empty())
+    }
+
+    pub(super) fn stale(&self) -> Result<bool, Refusal> {
+        match self.all("stale").next() {
+            None | Some("false") => Ok(false),
+            Some("true" | "") => Ok(true),
+            Some(other) => Err(Refusal::Invalid(format!("stale must be true or false, not {other:?}"))),
+        }
+    }
+
+    /// The names given as `unit=`; empty when there are none.
+    pub(super) fn units(&self) -> Result<Vec<UnitName>, Refusal> {
+        self.all("unit").map(unit_name).collect()
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Parameters {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Parameters, Refusal> {
+        let query = Query::<Vec<(String, String)>>::from_request_parts(parts, state).await;
+        query.map(|query| Parameters(query.0)).map_err(|error| Refusal::Invalid(error.body_text()))
+    }
+}
+
+/// The last segment of the path, decoded.
+pub(super) struct Name(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Name, Refusal> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|path| Name(path.0)).map_err(|error| Refusal::Invalid(error.body_text()))
+    }
+}
+
+/// The body, whole.
+pub(super) struct Payload(pub(super) axum::body::Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Payload {
+    type Rejection = Refusal;
+    async fn from_request(request: Request<Body>, _state: &S) -> Result<Payload, Refusal> {
+        let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        if length.and_then(|text| text.parse().ok()).is_some_and(|bytes: u64| bytes > BODY_BYTES_MAX as u64) {
+            return Err(Refusal::BodyTooLarge { max: BODY_BYTES_MAX });
+        }
+        to_bytes(request.into_body(), BODY_BYTES_MAX).await.map(Payload).map_err(|error| {
+            let too_long =
+                std::error::Error::source(&error).is_some_and(|s| s.is::<http_body_util::LengthLimitError>());
+            if too_long {
+                Refusal::BodyTooLarge { max: BODY_BYTES_MAX }
+            } else {
+                Refusal::Invalid(format!("unable to read body: {error}"))
+            }
+        })
+    }
+}
+
+/// fleet's rule: exactly one `Content-Type`, and it is JSON, whatever follows a semicolon.
+pub(super) fn expect_json(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    match (types.next(), types.count()) {
+        (Some(only), 0) => {
+            let media = only.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+            if media.trim_ascii().eq_ignore_ascii_case(b"application/json") {
+                return Ok(());
+            }
+            Err(Refusal::ContentType("only acceptable Content-Type is application/json".into()))
+        }
+        (first, more) => {
+            let count = usize::from(first.is_some()) + more;
+            Err(Refusal::ContentType(format!("expected 1 Content-Type, got {count}")))
+        }
+    }
+}
+
+/// A JSON object or array; fleet's words for a text that ends too early, serde's for the rest.
+pub(super) fn decode<T: DeserializeOwned>(body: &[u8], opening: u8) -> Result<T, String> {
+    match body.trim_ascii_start().first() {
+        None => return Err("EOF".into()),
+        Some(first) if *first != opening => {
+            return Err(format!("expected '{}' at the beginning", char::from(opening)));
+        }
+        Some(_) => {}
+    }
+    serde_json::from_slice(body)
+        .map_err(|error| if error.is_eof() { "unexpected EOF".into() } else { error.to_string() })
+}
+
+pub(super) fn decode_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    decode(body, b'{').map_err(|error| Refusal::Invalid(format!("unable to decode body: {error}")))
+}
+
+pub(super) fn unit_name(text: &str) -> Result<UnitName, Refusal> {
+    UnitName::new(text).map_err(|error| Refusal::Invalid(error.to_string()))
+}
+
+/// A file that may be stored under that name.
+pub(super) fn checked(
+    name: &UnitName,
+    file: Result<UnitFile, cluster::UnitFileError>,
+) -> Result<UnitFile, Refusal> {
+    let file = file.map_err(|error| Refusal::Invalid(error.to_string()))?;
+    validate(name, &file).map_err(|error| Refusal::Invalid(error.to_string()))?;
+    Ok(file)
+}
+
+/// Templates are for making instances of; the state would refuse it too, but only after the commit.
+pub(super) fn check_template(name: &UnitName, desired: Option<DesiredState>) -> Result<(), Refusal> {
+    match desired {
+        Some(DesiredState::Loaded | DesiredState::Launched) if name.is_template() => {
+            Err(cluster::Rejected::TemplateActivated { name: name.clone() }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn desired(state: v1::State) -> DesiredState {
+    state.into()
+}

@@ -1,0 +1,155 @@
+//! What the API shows of a state: pure functions from the records to the wire.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use api::v1;
+use cluster::{
+    ClusterState, DesiredState, Liveness, MachineId, Observed, Unit, UnitName, Unplaced, schedule,
+};
+
+/// One state together with what follows from it but is not stored.
+#[derive(Clone)]
+pub(super) struct Snapshot {
+    pub(super) state: Arc<ClusterState>,
+    pub(super) unplaced: Arc<BTreeMap<UnitName, Unplaced>>,
+}
+
+/// Remembers the last answer of the scheduler, since most changes (what the machines report) leave it as it was.
+#[derive(Default)]
+pub(super) struct Placement(Mutex<Option<Snapshot>>);
+
+impl Placement {
+    pub(super) fn of(&self, state: &Arc<ClusterState>) -> Snapshot {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let unplaced = match last {
+            Some(last) if same_placement(&last.state, state) => last.unplaced,
+            _ => Arc::new(unplaced(state)),
+        };
+        let snapshot = Snapshot { state: state.clone(), unplaced };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot.clone());
+        snapshot
+    }
+}
+
+/// What the scheduler looks at is the same in both.
+fn same_placement(a: &ClusterState, b: &ClusterState) -> bool {
+    a.units.ptr_eq(&b.units) && a.assignments.ptr_eq(&b.assignments) && a.machines.ptr_eq(&b.machines)
+}
+
+fn unplaced(state: &ClusterState) -> BTreeMap<UnitName, Unplaced> {
+    let wanted = state.units.iter().filter(|(_, unit)| unit.desired != DesiredState::Inactive);
+    let homeless = wanted.into_iter().any(|(name, _)| {
+        let home = state.assignments.get(name);
+        home.is_none_or(|home| is_lost(state, &home.machine))
+    });
+    if homeless { schedule(state).unplaced } else { BTreeMap::new() }
+}
+
+/// Nobody hears from that machine, so what it last said counts no more.
+pub(super) fn is_lost(state: &ClusterState, machine: &MachineId) -> bool {
+    state.machines.get(machine).is_none_or(|machine| machine.liveness == Liveness::Lost)
+}
+
+/// What has come of the wish: `launched` once the home machine has carried out the start that this generation asks for, `loaded`
+/// while it holds the unit in any other way, else `inactive`.
+pub(super) fn current_state(state: &ClusterState, name: &UnitName, unit: &Unit) -> DesiredState {
+    let home = state.assignments.get(name).map(|assignment| &assignment.machine);
+    let Some(home) = home.filter(|home| !is_lost(state, home)) else { return DesiredState::Inactive };
+    match state.observed.get(&(name.clone(), home.clone())) {
+        None => DesiredState::Inactive,
+        Some(observed) if unit.desired == DesiredState::Launched => match observed.generation {
+            Some(generation) if generation == unit.generation => DesiredState::Launched,
+            _ => DesiredState::Loaded,
+        },
+        Some(_) => DesiredState::Loaded,
+    }
+}
+
+impl Snapshot {
+    pub(super) fn unit(&self, name: &UnitName) -> Option<v1::Unit> {
+        let state = &*self.state;
+        let unit = state.units.get(name)?;
+        let assignment = state.assignments.get(name);
+        Some(v1::Unit {
+            name: name.clone(),
+            desired_state: unit.desired.into(),
+            current_state: current_state(state, name, unit).into(),
+            generation: unit.generation,
+            hash: unit.file.hash().to_string(),
+            description: unit.file.values("Unit", "Description").next().unwrap_or_default().into(),
+            machine: assignment.map(|assignment| assignment.machine.clone()),
+            reason: assignment.map(|assignment| assignment.reason.clone()),
+            unplaced: self.unplaced.get(name).map(|unplaced| unplaced.why.clone()),
+            states: self.states(name),
+            text: None,
+        })
+    }
+
+    pub(super) fn states(&self, name: &UnitName) -> Vec<v1::UnitState> {
+        let told = self.state.observed_of(name);
+        told.map(|(machine, seen)| unit_state(machine, seen, is_lost(&self.state, machine))).collect()
+    }
+
+    /// The unit, or that it is gone.
+    pub(super) fn unit_event(&self, name: &UnitName) -> v1::Event {
+        match self.unit(name) {
+            Some(unit) => v1::Event::Unit { unit: Box::new(unit) },
+            None => v1::Event::Gone { name: name.clone(), states: self.states(name) },
+        }
+    }
+
+    pub(super) fn machine(&self, id: &MachineId, units: usize) -> Option<v1::Machine> {
+        let machine = self.state.machines.get(id)?;
+        Some(v1::Machine {
+            id: id.clone(),
+            name: machine.info.name.clone(),
+            address: machine.info.address.clone(),
+            version: machine.info.version.clone(),
+            metadata: machine.metadata(),
+            state: match machine.liveness {
+                Liveness::Ready => v1::MachineState::Ready,
+                Liveness::Lost => v1::MachineState::Lost,
+            },
+            units,
+        })
+    }
+
+    pub(super) fn machine_event(&self, id: &MachineId, units: usize) -> v1::Event {
+        match self.machine(id, units) {
+            Some(machine) => v1::Event::Machine { machine },
+            None => v1::Event::MachineGone { id: id.clone() },
+        }
+    }
+
+    /// How many units each machine is home to.
+    pub(super) fn unit_counts(&self) -> BTreeMap<MachineId, usize> {
+        let mut counts = BTreeMap::new();
+        for (_, assignment) in &self.state.assignments {
+            *counts.entry(assignment.machine.clone()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Every name that there is something to tell of: the units, and those destroyed ones that some machine still holds.
+    pub(super) fn names(&self) -> BTreeSet<UnitName> {
+        let held = self.state.observed.keys().map(|(name, _)| name);
+        self.state.units.keys().chain(held).cloned().collect()
+    }
+}
+
+fn unit_state(machine: &MachineId, observed: &Observed, stale: bool) -> v1::UnitState {
+    v1::UnitState {
+        machine: machine.clone(),
+        load: observed.load.to_string(),
+        active: observed.active.to_string(),
+        sub: observed.sub.to_string(),
+        hash: observed.hash.to_string(),
+        generation: observed.generation,
+        failure: observed
+            .failure
+            .as_ref()
+            .map(|failure| v1::Failure { reason: failure.reason.clone(), journal: failure.journal.clone() }),
+        stale,
+    }
+}
