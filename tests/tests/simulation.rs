@@ -123,7 +123,7 @@ async fn client(machine: usize, life: u64, store: RaftStore, world: Arc<Mutex<Wo
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
-        if number % 5 == 0 {
+        if number % 3 == 0 {
             let before = world.lock().expect("alone").promised.clone();
             if let Ok(state) = store.read(Instant::now() + Duration::from_secs(2)).await {
                 let mut world = world.lock().expect("alone");
@@ -133,7 +133,7 @@ async fn client(machine: usize, life: u64, store: RaftStore, world: Arc<Mutex<Wo
                 }
             }
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(60)).await;
     }
 }
 
@@ -324,7 +324,7 @@ fn quarter(number: u64) {
         }
     }
     eprintln!("{runs} runs, {proposals} promises kept, {reads} linearizable reads");
-    assert!(chosen.is_some() || proposals > 100 * runs, "too little happened: {proposals} in {runs} runs");
+    assert!(chosen.is_some() || proposals > 50 * runs, "too little happened: {proposals} in {runs} runs");
 }
 
 #[test]

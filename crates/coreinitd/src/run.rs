@@ -62,10 +62,13 @@ async fn serve(
         version: version.clone(),
         init: init_hook(store.clone()),
     };
-    let listener = http::listen(&config.socket)
-        .await
-        .with_context(|| format!("cannot open the socket {}", config.socket.display()))?;
-    rooms.spawn(http::serve(listener, parts, stopping.clone()));
+    let socket = http::bind(&config.socket).await?;
+    let served = http::run(parts, vec![socket], stopping.clone());
+    rooms.spawn(async move {
+        if let Err(error) = served.await {
+            tracing::error!(%error, "the API has failed");
+        }
+    });
     rooms.spawn(leader::run(dynamic.clone(), config.machine_lost_after, stopping.clone()));
     let info = MachineInfo {
         name: config.machine_name.clone(),
@@ -153,14 +156,17 @@ fn open_disk(config: &Config) -> anyhow::Result<Disk> {
     }
 }
 
-fn init_hook(store: RaftStore) -> http::InitHook {
-    Box::new(move |name| {
+fn init_hook(store: RaftStore) -> http::InitCluster {
+    Arc::new(move |name| {
         let store = store.clone();
         Box::pin(async move {
-            store.init(name).await?;
+            store.init(name).await.map_err(|error| match error {
+                raft::InitError::Exists { id } => http::InitError::Exists { id },
+                raft::InitError::Failed { reason } => http::InitError::Failed { reason },
+            })?;
             // The answer comes when the machine can be used: it leads and is on the schedule.
             let (mut role, mut state) = (store.role(), store.state());
-            let gone = |_| "the daemon is stopping".to_string();
+            let gone = |_| http::InitError::Failed { reason: "the daemon is stopping".into() };
             role.wait_for(|role| matches!(role, Role::Leader { .. })).await.map_err(gone)?;
             let ready = |m: &Arc<cluster::Machine>| m.liveness == Liveness::Ready;
             state.wait_for(|state| state.machines.values().any(ready)).await.map_err(gone)?;

@@ -57,6 +57,15 @@ pub struct Options {
     pub seed: Option<u64>,
 }
 
+/// Why no cluster was formed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InitError {
+    #[error("this machine is part of the cluster {id} already")]
+    Exists { id: String },
+    #[error("{reason}")]
+    Failed { reason: String },
+}
+
 /// Raft's clock, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
@@ -142,15 +151,21 @@ impl RaftStore {
     }
 
     /// Makes this machine a cluster by itself.
-    pub async fn init(&self, name: Option<String>) -> Result<(), String> {
+    pub async fn init(&self, name: Option<String>) -> Result<(), InitError> {
         if let Some(node) = self.0.node.get() {
-            return Err(format!("this machine is part of the cluster {} already", node.identity.cluster_id));
+            return Err(InitError::Exists { id: node.identity.cluster_id.clone() });
+        }
+        if !self.0.options.join.is_empty() {
+            let reason = "its configuration names machines to form or join a cluster with; take `join` out of it \
+                          to make a cluster of this machine alone";
+            return Err(InitError::Failed { reason: reason.into() });
         }
         let (answer, answered) = oneshot::channel();
         let name = name.unwrap_or_else(|| self.0.options.cluster_name.clone());
-        let gone = || "the daemon is stopping".to_string();
-        self.0.init.send((name, answer)).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        let failed = |reason: &str| InitError::Failed { reason: reason.into() };
+        self.0.init.send((name, answer)).await.map_err(|_| failed("the daemon is stopping"))?;
+        let kept = answered.await.map_err(|_| failed("the daemon is stopping"))?;
+        kept.map_err(|reason| InitError::Failed { reason })
     }
 
     /// Hands the lead to another voter, if this node has it: before a planned stop.
