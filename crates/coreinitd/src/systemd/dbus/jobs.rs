@@ -1,0 +1,242 @@
+//! Start and stop requests, sent in the order in which they were made, and the ends of their jobs, which systemd signals.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use cluster::UnitName;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::{mpsc, oneshot};
+
+use super::calls::{self, PropertyError, call_error, property};
+use super::{CALLS_MAX, Shared, explain};
+use crate::systemd::{JobEnd, UnitError};
+
+/// After so long without a word systemd is asked whether the job still exists: the signal may have been lost.
+const LOOK_AGAIN: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobKind {
+    Start,
+    Stop,
+}
+
+/// A request on its way to systemd.
+pub struct Request {
+    kind: JobKind,
+    unit: UnitName,
+    answer: oneshot::Sender<Result<Waiting, UnitError>>,
+}
+
+/// What comes of a request: the wait for its job, once systemd has made one.
+pub type Answer = oneshot::Receiver<Result<Waiting, UnitError>>;
+
+/// A job of systemd's whose end is awaited.
+pub struct Waiting {
+    job: String,
+    ended: oneshot::Receiver<String>,
+}
+
+/// The jobs that somebody waits for. A job's end may be signalled, over one connection, before the answer that names the job
+/// has come over the other: ends are kept while requests are on their way.
+#[derive(Default)]
+pub struct Jobs(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    waiting: BTreeMap<String, Vec<oneshot::Sender<String>>>,
+    on_their_way: usize,
+    early: BTreeMap<String, String>,
+}
+
+impl Request {
+    pub fn new(shared: &Shared, kind: JobKind, unit: &UnitName) -> (Request, Answer) {
+        shared.jobs.lock().on_their_way += 1;
+        let (answer, receiver) = oneshot::channel();
+        (Request { kind, unit: unit.clone(), answer }, receiver)
+    }
+}
+
+impl Jobs {
+    /// systemd says that this job is over.
+    pub fn ended(&self, job: &str, result: &str) {
+        let mut inner = self.lock();
+        match inner.waiting.remove(job) {
+            Some(waiting) => waiting.into_iter().for_each(|waiting| drop(waiting.send(result.into()))),
+            None if inner.on_their_way > 0 => drop(inner.early.insert(job.into(), result.into())),
+            None => {}
+        }
+    }
+
+    /// The signals of some time were lost: everyone who waits looks for himself.
+    pub fn missed_some(&self) {
+        let mut inner = self.lock();
+        inner.waiting.clear();
+        inner.early.clear();
+    }
+
+    fn wait_for(&self, job: String) -> Waiting {
+        let (sender, ended) = oneshot::channel();
+        let mut inner = self.lock();
+        match inner.early.get(&job) {
+            Some(result) => drop(sender.send(result.clone())),
+            None => inner.waiting.entry(job.clone()).or_default().push(sender),
+        }
+        Waiting { job, ended }
+    }
+
+    fn arrived(&self) {
+        let mut inner = self.lock();
+        inner.on_their_way -= 1;
+        if inner.on_their_way == 0 {
+            inner.early.clear();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().expect("nothing panics while it holds the lock")
+    }
+}
+
+/// Sends the requests, many at a time, in their order.
+pub async fn issue(shared: Arc<Shared>, mut queue: mpsc::Receiver<Request>) {
+    let mut calls = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            // Cancel-safe: a request that was received is pushed at once, and the calls stay in their set.
+            request = queue.recv(), if calls.len() < CALLS_MAX => {
+                let Some(request) = request else { return };
+                let activates = matches!(request.unit.suffix(), "socket" | "timer" | "path");
+                let call = send(&shared, request);
+                if activates {
+                    // Two calls may change places on their way; a socket must not come after its service.
+                    call.await;
+                } else {
+                    calls.push(call);
+                }
+            }
+            Some(()) = calls.next(), if !calls.is_empty() => {}
+        }
+    }
+}
+
+async fn send(shared: &Shared, request: Request) {
+    let Request { kind, unit, answer } = request;
+    let made = match shared.link().await {
+        Err(error) => Err(error),
+        Ok(link) => {
+            let _turn = shared.calls.acquire().await;
+            let (name, mode) = (unit.as_str().to_string(), "replace".to_string());
+            let call = match kind {
+                JobKind::Start => link.manager.start_unit(name, mode).await,
+                JobKind::Stop => link.manager.stop_unit(name, mode).await,
+            };
+            call.map_err(|error| call_error(method(kind), error))
+        }
+    };
+    let _ = answer.send(made.map(|job| shared.jobs.wait_for(job.to_string())));
+    shared.jobs.arrived();
+}
+
+fn method(kind: JobKind) -> &'static str {
+    match kind {
+        JobKind::Start => "StartUnit",
+        JobKind::Stop => "StopUnit",
+    }
+}
+
+/// Waits for the end of the job that was asked for.
+pub async fn end(shared: Arc<Shared>, kind: JobKind, unit: UnitName, answer: Answer) -> JobEnd {
+    let end = one_end(&shared, kind, &unit, answer).await;
+    // The limit is meant for a unit that goes round by itself, not for a person who asks again and again.
+    if kind == JobKind::Start && matches!(end, JobEnd::Failed { .. }) && limit_hit(&shared, &unit).await {
+        if let Ok(link) = shared.link().await {
+            calls::reset_failed(&link, &unit, &shared.calls).await;
+        }
+        let (request, answer) = Request::new(&shared, kind, &unit);
+        send(&shared, request).await;
+        return one_end(&shared, kind, &unit, answer).await;
+    }
+    end
+}
+
+async fn limit_hit(shared: &Shared, unit: &UnitName) -> bool {
+    explain::result(shared, unit).await.is_some_and(|result| result == "start-limit-hit")
+}
+
+async fn one_end(shared: &Shared, kind: JobKind, unit: &UnitName, answer: Answer) -> JobEnd {
+    let mut waiting = match answer.await {
+        Ok(Ok(waiting)) => waiting,
+        Ok(Err(UnitError::Unreachable { reason })) => return JobEnd::Lost { reason },
+        // What systemd does not know need not be stopped.
+        Ok(Err(_)) if kind == JobKind::Stop && !is_there(shared, unit).await => return JobEnd::Done,
+        Ok(Err(error)) => return JobEnd::Failed { reason: error.to_string() },
+        Err(_) => return JobEnd::Lost { reason: "the daemon is stopping".into() },
+    };
+    loop {
+        let ended = tokio::time::timeout(LOOK_AGAIN, &mut waiting.ended).await;
+        if let Ok(Ok(result)) = ended {
+            return job_end(&result);
+        }
+        match look(shared, kind, unit, &waiting.job).await {
+            Look::Ended(end) => return end,
+            Look::GoesOn => waiting = shared.jobs.wait_for(waiting.job),
+        }
+    }
+}
+
+/// systemd's words for a job's end are in org.freedesktop.systemd1(5), at JobRemoved.
+fn job_end(result: &str) -> JobEnd {
+    match result {
+        "done" | "skipped" => JobEnd::Done,
+        "canceled" => JobEnd::Replaced,
+        other => JobEnd::Failed { reason: other.into() },
+    }
+}
+
+enum Look {
+    GoesOn,
+    Ended(JobEnd),
+}
+
+/// Whether the unit still has that job; if not, its end is told from what became of the unit.
+async fn look(shared: &Shared, kind: JobKind, unit: &UnitName, job: &str) -> Look {
+    let seen = async {
+        let link = shared.link().await?;
+        let listed = link.manager.list_units_by_names(vec![unit.as_str().into()]).await;
+        listed.map_err(|error| call_error("ListUnitsByNames", error))
+    };
+    let unit_now = match seen.await {
+        Ok(listed) => listed.into_iter().next(),
+        Err(error) => return Look::Ended(JobEnd::Lost { reason: error.to_string() }),
+    };
+    let Some((_, _, _, active, _, _, _, _, _, job_now)) = unit_now else {
+        return Look::Ended(JobEnd::Lost { reason: "systemd does not know the unit".into() });
+    };
+    if job_now.as_str() == job {
+        return Look::GoesOn;
+    }
+    let succeeded = match (kind, active.as_str()) {
+        (JobKind::Start, "active" | "reloading") | (JobKind::Stop, "inactive") => true,
+        // A oneshot that has done its work, unless the last thing it did was to fail.
+        (JobKind::Start, "inactive") => {
+            explain::result(shared, unit).await.is_none_or(|result| result == "success")
+        }
+        (JobKind::Start | JobKind::Stop, _) => false,
+    };
+    Look::Ended(match succeeded {
+        true => JobEnd::Done,
+        false => JobEnd::Failed { reason: format!("its end was not seen, and the unit is {active} now") },
+    })
+}
+
+async fn is_there(shared: &Shared, unit: &UnitName) -> bool {
+    let Ok(link) = shared.link().await else { return true };
+    let load = "org.freedesktop.systemd1.Unit";
+    match property::<String>(&link, unit, load, "ActiveState", &shared.calls).await {
+        Ok(active) => active != "inactive",
+        Err(PropertyError::NoUnit) => false,
+        Err(PropertyError::Call(_)) => true,
+    }
+}
