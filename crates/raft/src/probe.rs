@@ -6,30 +6,26 @@
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, ExitCode, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use crate::disk::{Disk, DiskError, EngineKind, FlushMode};
 
 /// The other process's exit codes. Rust's own panics end with 101 or a signal.
-const SOUND: i32 = 0;
+const SOUND: u8 = 0;
 const DAMAGED: u8 = 30;
 /// Anything that the opening process will meet itself.
 const OTHER: u8 = 31;
-const PANICKED: i32 = 101;
+const PANICKED: u8 = 101;
 
 /// What the other process does: opens the store, reads all of it, and says in its exit code how that went.
-pub fn answer(dir: &Path, kind: EngineKind) -> ExitCode {
-    match Disk::open(dir, kind, FlushMode::Inline) {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error @ DiskError::Damaged { .. }) => {
-            eprintln!("{error}");
-            ExitCode::from(DAMAGED)
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::from(OTHER)
-        }
-    }
+pub fn answer(dir: &Path, kind: EngineKind) -> u8 {
+    let (code, said) = match Disk::open(dir, kind, FlushMode::Inline) {
+        Ok(_) => return SOUND,
+        Err(DiskError::Damaged { what, .. }) => (DAMAGED, what),
+        Err(error) => (OTHER, error.to_string()),
+    };
+    eprintln!("{said}");
+    code
 }
 
 /// Runs `command`, which has to call [`answer`] for `dir`. [`DiskError::Damaged`] when the store must not be used; any
@@ -38,12 +34,9 @@ pub fn probe(dir: &Path, mut command: Command) -> Result<(), DiskError> {
     let path = dir.to_path_buf();
     let output = command.stdin(Stdio::null()).stdout(Stdio::null()).output();
     let output = output.map_err(|source| DiskError::Io { path: path.clone(), source })?;
-    match output.status.code() {
-        Some(SOUND) => Ok(()),
-        Some(code) if code == i32::from(OTHER) => Ok(()),
-        Some(code) if code == i32::from(DAMAGED) || code == PANICKED => {
-            Err(DiskError::Damaged { path, what: last_line(&output) })
-        }
+    match output.status.code().and_then(|code| u8::try_from(code).ok()) {
+        Some(SOUND | OTHER) => Ok(()),
+        Some(DAMAGED | PANICKED) => Err(DiskError::Damaged { path, what: last_line(&output) }),
         None if crashed(&output) => Err(DiskError::Damaged { path, what: last_line(&output) }),
         // Killed from outside, such as at a shutdown: that says nothing about the store.
         _ => {

@@ -83,9 +83,16 @@ impl Forgetful {
         self.lock().user += 1;
     }
 
-    /// From now on no write and no sync succeeds.
-    pub fn fail(&self) {
+    /// From now on no sync succeeds.
+    pub fn fail_syncs(&self) {
         self.lock().failing = true;
+    }
+
+    /// The disk works again; what it failed to sync it has forgotten.
+    pub fn heal(&self) {
+        let memory = &mut *self.lock();
+        memory.failing = false;
+        memory.pending.clear();
     }
 
     /// A new disk in the place of the old one.
@@ -142,14 +149,6 @@ impl ForgetfulDisk {
             false => Err(io::Error::other("the simulated machine has lost its power since")),
         }
     }
-
-    fn working(&self) -> io::Result<MutexGuard<'_, Memory>> {
-        let memory = self.memory()?;
-        match memory.failing {
-            false => Ok(memory),
-            true => Err(io::Error::other("the simulated disk has failed")),
-        }
-    }
 }
 
 impl Engine for ForgetfulDisk {
@@ -171,14 +170,17 @@ impl Engine for ForgetfulDisk {
     }
 
     fn write(&self, batch: &Batch) -> io::Result<()> {
-        let memory = &mut *self.working()?;
+        let memory = &mut *self.memory()?;
         apply(&mut memory.now, batch);
         memory.pending.push(batch.clone());
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
-        let memory = &mut *self.working()?;
+        let memory = &mut *self.memory()?;
+        if memory.failing {
+            return Err(io::Error::other("the simulated disk has failed"));
+        }
         for batch in memory.pending.drain(..) {
             apply(&mut memory.synced, &batch);
         }
@@ -192,14 +194,14 @@ impl Files for ForgetfulDisk {
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let mut memory = self.working()?;
+        let mut memory = self.memory()?;
         memory.overwritten.remove(name);
         memory.files.insert(name.into(), bytes.into());
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let mut memory = self.working()?;
+        let mut memory = self.memory()?;
         memory.overwritten.remove(name);
         memory.files.remove(name);
         Ok(())
@@ -212,7 +214,7 @@ impl Files for ForgetfulDisk {
     }
 
     fn overwrite(&self, name: &str, at: u64, bytes: &[u8], durability: Durability) -> io::Result<()> {
-        let memory = &mut *self.working()?;
+        let memory = &mut *self.memory()?;
         let file = memory.files.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
         match durability {
             Durability::Process => {

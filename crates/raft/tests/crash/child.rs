@@ -37,7 +37,12 @@ pub fn reader(engine: &str, dir: &Path, promises: &Path) -> Command {
     task(Command::new(std::env::current_exe().unwrap()), "read", engine, dir, promises.to_str().unwrap())
 }
 
-pub fn task(mut command: Command, task: &str, engine: &str, dir: &Path, argument: &str) -> Command {
+/// A child that does nothing but what [`raft::probe`] asks of it.
+pub fn prober(task_: &str, engine: &str, dir: &Path) -> Command {
+    task(Command::new(std::env::current_exe().unwrap()), task_, engine, dir, "7")
+}
+
+fn task(mut command: Command, task: &str, engine: &str, dir: &Path, argument: &str) -> Command {
     command.args(["--exact", "child::child", "--nocapture"]);
     command.env(TASK, format!("{task} {engine} {} {argument}", dir.display()));
     command.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -66,6 +71,9 @@ fn child() {
                 Err(broken) => say(&format!("wrong: {broken}")),
             }
         }
+        "probe" => std::process::exit(i32::from(raft::probe::answer(&dir, kind(engine)))),
+        "abort" => std::process::abort(),
+        "exit" => std::process::exit(argument.parse().unwrap()),
         other => panic!("no task {other:?}"),
     }
 }

@@ -4,11 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use raft::disk::DiskError;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
-use crate::child::{reader, writer};
+use crate::child::{prober, reader, writer};
 use crate::power::{copy_folder, scratch};
 
 /// Enough for several segments, index snapshots, purges and snapshots of the state.
@@ -104,4 +105,20 @@ fn sled_damaged() {
 #[test]
 fn redb_damaged() {
     check("redb");
+}
+
+/// The daemon's way: another process looks first.
+#[test]
+fn a_probe_tells_sound_from_damaged() {
+    let store = scratch();
+    assert!(writer("sled", store.path(), 5, 20).output().unwrap().status.success());
+    let probe = |task: &str| raft::probe::probe(store.path(), prober(task, "sled", store.path()));
+    probe("probe").unwrap();
+    // A panic that ends the process, as in a release.
+    assert!(matches!(probe("abort"), Err(DiskError::Damaged { .. })));
+    // Something else ended it.
+    assert!(matches!(probe("exit"), Err(DiskError::Io { .. })));
+    do_damage(store.path(), &Damage::Remove { file: "sled/db".into() });
+    let Err(DiskError::Damaged { what, .. }) = probe("probe") else { panic!("the damage was not seen") };
+    assert!(what.contains("is gone"), "{what}");
 }
