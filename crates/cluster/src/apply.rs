@@ -1,5 +1,5 @@
-//! The only rule of change. Called when a log entry commits, on every replica, so it decides nothing: it checks what must
-//! hold and records.
+//! The only rule of change. Called when a log entry commits, on every replica, so it decides nothing: it
+//! checks what must hold and records.
 
 use std::collections::BTreeMap;
 
@@ -77,8 +77,9 @@ impl ClusterState {
                 (Kind::Replaced, Unit { file: file.clone(), desired, generation })
             }
             (Some(old), file) => {
-                // The same options in other words, such as a comment more: kept, but nothing that a machine must act on. The
-                // canonical text is what fleet's clients send of a file that they have read; it has less to say.
+                // The same options in other words, such as a comment more: kept, but nothing that a machine
+                // must act on. The canonical text is what fleet's clients send of a file that they have read;
+                // it has less to say.
                 let file = file.filter(|file| file.text() != file.canonical()).unwrap_or(&old.file);
                 let desired = desired.unwrap_or(old.desired);
                 if desired == old.desired && *file == old.file {

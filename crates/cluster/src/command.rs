@@ -1,5 +1,5 @@
-//! What can be asked of the state, and what comes of it. Commands are what the log holds: variants are only ever appended,
-//! and a published variant's fields never change.
+//! What can be asked of the state, and what comes of it. Commands are what the log holds: variants are only
+//! ever appended, and a published variant's fields never change.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::record::{Assignment, Cluster, DesiredState, Machine, MachineInfo, Observed, Unit};
 use crate::{Generation, MachineId, UnitFile, UnitName};
 
-/// One change that somebody asks for. Each touches one record at most, so that a store which can compare only one key at a
-/// time (etcd v2) can keep the state as well.
+/// One change that somebody asks for. Each touches one record at most, so that a store which can compare only
+/// one key at a time (etcd v2) can keep the state as well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// The first command of a cluster's life.
@@ -17,8 +17,8 @@ pub enum Command {
         id: String,
         name: String,
     },
-    /// Create a unit, replace its file, or change what is wanted of it. `None` leaves that part as it is; a new unit without
-    /// a desired state is `inactive`, and so is a replaced one, as with fleet.
+    /// Create a unit, replace its file, or change what is wanted of it. `None` leaves that part as it is; a
+    /// new unit without a desired state is `inactive`, and so is a replaced one, as with fleet.
     SetUnit {
         name: UnitName,
         file: Option<UnitFile>,

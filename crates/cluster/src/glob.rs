@@ -1,5 +1,6 @@
-//! Patterns over unit names, as in `Conflicts=`: `*` for any run of characters, `?` for one, `[abc]`, `[a-z]` and `[^a]` for
-//! one of a set, and a backslash before a character that stands for itself (Go's `path.Match`, which fleet used).
+//! Patterns over unit names, as in `Conflicts=`: `*` for any run of characters, `?` for one, `[abc]`, `[a-z]`
+//! and `[^a]` for one of a set, and a backslash before a character that stands for itself (Go's `path.Match`,
+//! which fleet used).
 
 use std::fmt;
 
@@ -58,8 +59,8 @@ impl Glob {
     }
 
     pub(crate) fn matches(&self, name: &str) -> bool {
-        // After the last run seen: where it stands, and how much of the name it does not cover yet. A run before it never
-        // has to be tried again, so the time is at most the product of both lengths.
+        // After the last run seen: where it stands, and how much of the name it does not cover yet. A run
+        // before it never has to be tried again, so the time is at most the product of both lengths.
         let mut retry: Option<(usize, &str)> = None;
         let (mut at, mut rest) = (0, name);
         loop {

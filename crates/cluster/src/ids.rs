@@ -66,13 +66,13 @@ impl fmt::Debug for MachineId {
     }
 }
 
-/// A position in the store's history: the log index in the raft store, the store's own index with etcd. It only grows,
-/// and every replica gives the same change the same revision.
+/// A position in the store's history: the log index in the raft store, the store's own index with etcd. It
+/// only grows, and every replica gives the same change the same revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Revision(pub u64);
 
-/// Which of a unit's wishes is meant: the revision at which its file or its desired state was last changed. It grows with
-/// every change and is never used twice for one unit name, not even across destroy and create.
+/// Which of a unit's wishes is meant: the revision at which its file or its desired state was last changed.
+/// It grows with every change and is never used twice for one unit name, not even across destroy and create.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Generation(pub u64);
 

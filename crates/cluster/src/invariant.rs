@@ -25,7 +25,8 @@ impl ClusterState {
         broken.into_iter().flatten().next().map_or(Ok(()), |broken| Err(broken.to_string()))
     }
 
-    /// *Past Only*: no generation is ahead of the state's revision, and an assignment's not ahead of its unit's.
+    /// *Past Only*: no generation is ahead of the state's revision, and an assignment's not ahead of its
+    /// unit's.
     fn past_only(&self) -> Option<Broken> {
         let units = self.units.iter().map(|(name, unit)| ("unit", name, unit.generation));
         let assignments = self.assignments.iter().map(|(name, a)| ("assignment", name, a.generation));

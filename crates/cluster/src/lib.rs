@@ -1,7 +1,8 @@
-//! The pure core: what a unit file is, what the cluster knows, how a command changes it, where a unit goes, and what one
-//! machine has to do. Every decision of the system is here, as plain functions over values.
+//! The pure core: what a unit file is, what the cluster knows, how a command changes it, where a unit goes,
+//! and what one machine has to do. Every decision of the system is here, as plain functions over values.
 //!
-//! Nothing here reads a clock, draws a random number, does I/O or awaits: every replica must come to the same state.
+//! Nothing here reads a clock, draws a random number, does I/O or awaits: every replica must come to the same
+//! state.
 //!
 //! The front door: [`UnitFile::parse`], [`ClusterState::apply`], [`schedule`], [`plan`].
 

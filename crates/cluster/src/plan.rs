@@ -1,5 +1,6 @@
-//! What one machine has to do so that its systemd is as the cluster wants it. Level, not edge: called with all that is
-//! wanted and all that is there, as often as one likes; once its actions are done, it asks for none.
+//! What one machine has to do so that its systemd is as the cluster wants it. Level, not edge: called with
+//! all that is wanted and all that is there, as often as one likes; once its actions are done, it asks for
+//! none.
 
 use std::collections::BTreeMap;
 
@@ -43,8 +44,8 @@ pub enum JobKind {
     Stop,
 }
 
-/// One step, with no choice left in it. Steps are carried out in the order given, but a start's or stop's end is not waited
-/// for: it is seen in the next round.
+/// One step, with no choice left in it. Steps are carried out in the order given, but a start's or stop's end
+/// is not waited for: it is seen in the next round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Put the text into our directory under the unit's name, whole or not at all.
@@ -55,9 +56,9 @@ pub enum Action {
     Reload,
     /// Start it, and note the generation as done when the job has ended.
     Start { unit: UnitName, generation: Generation },
-    /// Stop it, and note the generation, if one is given, as done when the job has ended. Without one, the unit is on its way
-    /// out: what was noted as done for it is forgotten before the stop is asked for, since the unit may come back to this
-    /// machine in the same generation and has to be started again then.
+    /// Stop it, and note the generation, if one is given, as done when the job has ended. Without one, the
+    /// unit is on its way out: what was noted as done for it is forgotten before the stop is asked for, since
+    /// the unit may come back to this machine in the same generation and has to be started again then.
     Stop { unit: UnitName, generation: Option<Generation> },
     /// Nothing has to be done for this generation: note it as done.
     Settle { unit: UnitName, generation: Generation },
@@ -65,8 +66,9 @@ pub enum Action {
     Remove { units: Vec<UnitName> },
 }
 
-/// The steps from `current` to `desired`. Within the list: stops, which take longest and free what others need; then texts
-/// (written, linked in one call, read again in one reload), and settles and starts; removals, for which nobody waits, last.
+/// The steps from `current` to `desired`. Within the list: stops, which take longest and free what others
+/// need; then texts (written, linked in one call, read again in one reload), and settles and starts;
+/// removals, for which nobody waits, last.
 ///
 /// A unit with neither a file of ours nor a link is not ours and is left alone.
 pub fn plan(desired: &BTreeMap<UnitName, Desired>, current: &BTreeMap<UnitName, Current>) -> Vec<Action> {
@@ -113,7 +115,8 @@ impl Text {
             Condition::Up | Condition::Starting | Condition::Stopping => true,
             Condition::Down | Condition::Failed => false,
         };
-        // Whatever was done for this generation was done with its text: then only the file has got lost or been edited.
+        // Whatever was done for this generation was done with its text: then only the file has got lost or
+        // been edited.
         let of_this_generation = now.done == Some(desired.generation)
             || now.job.is_some_and(|job| job.generation == Some(desired.generation));
         if now.file == Some(desired.file.hash()) {

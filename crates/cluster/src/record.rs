@@ -63,7 +63,8 @@ pub struct Assignment {
     pub reason: String,
 }
 
-/// A member. `info` is written by the machine itself, `metadata_set` by an administrator, the rest by the leader.
+/// A member. `info` is written by the machine itself, `metadata_set` by an administrator, the rest by the
+/// leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     pub info: MachineInfo,
@@ -115,7 +116,8 @@ pub struct Observed {
     pub sub: Arc<str>,
     /// Of the file that the machine holds.
     pub hash: UnitHash,
-    /// The generation whose wish this machine has carried out: the start or stop it asked for has ended, well or badly.
+    /// The generation whose wish this machine has carried out: the start or stop it asked for has ended, well
+    /// or badly.
     pub generation: Option<Generation>,
     pub failure: Option<Failure>,
 }

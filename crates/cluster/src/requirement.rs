@@ -1,8 +1,8 @@
-//! What a unit file asks of its home, in the sections `[X-Fleet]`, `[X-Coreinit]` and `[X-Flt]`, and what a set of units asks
-//! of each other.
+//! What a unit file asks of its home, in the sections `[X-Fleet]`, `[X-Coreinit]` and `[X-Flt]`, and what a
+//! set of units asks of each other.
 //!
-//! The rules are fleet's, with two exceptions for the user's sake: an empty value takes back the values before it, as
-//! everywhere in systemd, and what fleet would have ignored in silence is refused.
+//! The rules are fleet's, with two exceptions for the user's sake: an empty value takes back the values
+//! before it, as everywhere in systemd, and what fleet would have ignored in silence is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -36,7 +36,7 @@ pub enum RequirementError {
     #[error("{option}={value} in section [{section}]: {reason}")]
     Value { section: String, option: String, value: String, reason: String },
     #[error(
-        "Global units are not supported yet; start one instance for each machine instead, with Conflicts= between them"
+        "Global units are not supported yet; start an instance for each machine, with Conflicts= between them"
     )]
     Global,
     #[error("Replaces= is not supported yet; use Conflicts=, or destroy the unit that is to be replaced")]
@@ -58,8 +58,8 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Checks what a unit asks of the cluster, before it is stored: what can never be met is an error, what has no effect a
-/// warning.
+/// Checks what a unit asks of the cluster, before it is stored: what can never be met is an error, what has
+/// no effect a warning.
 pub fn validate(name: &UnitName, file: &UnitFile) -> Result<Vec<Warning>, RequirementError> {
     Requirements::of(name, file)?;
     let ours = file.options().iter().filter(|option| OUR_SECTIONS.contains(&&*option.section));
@@ -235,7 +235,8 @@ fn collect<'a>(name: &UnitName, file: &'a UnitFile) -> BTreeMap<Key, Vec<Value<'
     all
 }
 
-/// Fleet's quoting: a line that starts and ends with a quote is split at the blanks outside of quotes; any other is one value.
+/// Fleet's quoting: a line that starts and ends with a quote is split at the blanks outside of quotes; any
+/// other is one value.
 fn split(line: &str) -> Vec<String> {
     if line.len() < 2 || !line.starts_with('"') || !line.ends_with('"') {
         return vec![line.into()];
@@ -258,8 +259,8 @@ fn fill_in(name: &UnitName, text: &str) -> String {
     filled.replace("%p", name.prefix()).replace("%i", name.instance().unwrap_or(""))
 }
 
-/// The desired state of each unit of one `corectl start`: launched, but loaded for a service whose socket is started with
-/// it, since the socket starts it when somebody calls.
+/// The desired state of each unit of one `corectl start`: launched, but loaded for a service whose socket is
+/// started with it, since the socket starts it when somebody calls.
 pub fn launch_states(names: &BTreeSet<UnitName>) -> Vec<(UnitName, DesiredState)> {
     names
         .iter()

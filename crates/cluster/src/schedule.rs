@@ -55,11 +55,12 @@ impl Decision {
     }
 }
 
-/// The least loaded machine that a unit's requirements allow. Deterministic: equal states give equal schedules, and the state
-/// with the decisions carried out asks for no more.
+/// The least loaded machine that a unit's requirements allow. Deterministic: equal states give equal
+/// schedules, and the state with the decisions carried out asks for no more.
 ///
-/// A unit is moved only when its machine is lost or does not suit it any more, and it is not given a new home while another
-/// ready machine still runs it. A lost machine's units stay assigned to it as long as there is no other place for them.
+/// A unit is moved only when its machine is lost or does not suit it any more, and it is not given a new home
+/// while another ready machine still runs it. A lost machine's units stay assigned to it as long as there is
+/// no other place for them.
 pub fn schedule(state: &ClusterState) -> Schedule {
     let mut result = Schedule::default();
     let is_wanted =
@@ -77,8 +78,8 @@ pub fn schedule(state: &ClusterState) -> Schedule {
     result
 }
 
-/// Units that no machine can be found for, whatever there is. One whose requirements cannot be read, since it was stored by
-/// another version, is left where it is.
+/// Units that no machine can be found for, whatever there is. One whose requirements cannot be read, since it
+/// was stored by another version, is left where it is.
 fn refuse_impossible(board: &Board, result: &mut Schedule) {
     for wish in &board.wishes {
         let why = match (&wish.requirements, &wish.missing) {

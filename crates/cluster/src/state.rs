@@ -21,8 +21,8 @@ pub struct ClusterState {
 }
 
 impl ClusterState {
-    /// Applies the commands of one log entry in order and moves to its revision. Each command stands for itself: one that is
-    /// rejected does not hold up the others.
+    /// Applies the commands of one log entry in order and moves to its revision. Each command stands for
+    /// itself: one that is rejected does not hold up the others.
     pub fn apply_all(&mut self, at: Revision, commands: &[Command]) -> Vec<Outcome> {
         let outcomes = commands
             .iter()

@@ -1,7 +1,7 @@
 //! Unit files: the user's text, byte for byte, beside its options, canonical text and hash.
 //!
-//! The hash decides whether a unit was changed, on every replica: how options are read and written out again can only be
-//! changed together with the cluster's feature level.
+//! The hash decides whether a unit was changed, on every replica: how options are read and written out again
+//! can only be changed together with the cluster's feature level.
 
 mod reader;
 
@@ -30,8 +30,9 @@ struct Parsed {
     asks: bool,
 }
 
-/// One assignment, in file order, without the blanks around its parts. A value that is continued on further lines keeps its
-/// backslashes and line breaks here, as in fleet's API; [`UnitOption::joined`] is what it means.
+/// One assignment, in file order, without the blanks around its parts. A value that is continued on further
+/// lines keeps its backslashes and line breaks here, as in fleet's API; [`UnitOption::joined`] is what it
+/// means.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnitOption {
     pub section: String,
@@ -78,8 +79,8 @@ impl UnitFile {
         UnitFile::parse(&canonical(&options))
     }
 
-    /// A text that some version of this program accepted once. It must never be refused again, whatever this version thinks
-    /// of it: the cluster's history holds it.
+    /// A text that some version of this program accepted once. It must never be refused again, whatever this
+    /// version thinks of it: the cluster's history holds it.
     fn stored(text: String) -> UnitFile {
         let options = reader::read(&text).unwrap_or_default();
         UnitFile::from_parts(text, options)
@@ -103,13 +104,14 @@ impl UnitFile {
         self.0.hash
     }
 
-    /// Sections in the order of their first appearance, each with all its options: what fleet printed and hashed.
+    /// Sections in the order of their first appearance, each with all its options: what fleet printed and
+    /// hashed.
     pub fn canonical(&self) -> String {
         canonical(&self.0.options)
     }
 
-    /// Every value of that option, in order, as systemd understands it: continued lines are joined. An empty value, which
-    /// takes back the ones before it, is among them.
+    /// Every value of that option, in order, as systemd understands it: continued lines are joined. An empty
+    /// value, which takes back the ones before it, is among them.
     pub fn values<'a>(&'a self, section: &'a str, name: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
         let wanted = move |option: &&UnitOption| option.section == section && option.name == name;
         self.0.options.iter().filter(wanted).map(UnitOption::joined)

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cluster::{
     Action, Assignment, ClusterState, Command, Desired, DesiredState, Generation, Liveness, MachineId,
-    MachineInfo, Observed, Revision, UnitHash, UnitName, plan, schedule, validate,
+    MachineInfo, Observed, Revision, Schedule, UnitHash, UnitName, plan, schedule, validate,
 };
 use model::{Host, World, file, machine, unit};
 use proptest::prelude::*;
@@ -93,7 +93,9 @@ fn commands() -> impl Strategy<Value = Command> {
             .prop_map(|(machine, unit, observed)| Command::Report { machine, unit, observed }),
         1 => (machines(), units()).prop_map(|(machine, unit)| Command::Forget { machine, unit }),
         1 => machines().prop_map(|id| Command::RemoveMachine { id }),
-        1 => select(&["x", "y"][..]).prop_map(|id| Command::InitCluster { id: id.into(), name: String::new() }),
+        1 => select(&["x", "y"][..]).prop_map(|id| {
+            Command::InitCluster { id: id.into(), name: String::new() }
+        }),
     ]
 }
 
@@ -116,8 +118,8 @@ fn states() -> impl Strategy<Value = ClusterState> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// Past Only, Idle Templates, Known Home; determinism; a command that is repeated does nothing more; no generation
-    /// is used twice for a name.
+    /// Past Only, Idle Templates, Known Home; determinism; a command that is repeated does nothing more; no
+    /// generation is used twice for a name.
     #[test]
     fn any_history_keeps_the_invariants(commands in proptest::collection::vec(commands(), 0..60)) {
         let (mut state, mut twice) = (ClusterState::default(), ClusterState::default());
@@ -135,7 +137,7 @@ proptest! {
                 let now = (unit.generation, Some((unit.file.hash(), unit.desired)));
                 let old = last.insert(name.clone(), now).unwrap_or_default();
                 prop_assert!(old.0 <= now.0, "{} went back to generation {}", name, now.0);
-                prop_assert!((old.0 == now.0) == (old.1 == now.1), "{} changed within generation {}", name, now.0);
+                prop_assert!((old.0 == now.0) == (old.1 == now.1), "{} changed within {}", name, now.0);
             }
             // A unit that was destroyed does not come back as what it was.
             for (name, wish) in last.iter_mut().filter(|(name, _)| !state.units.contains_key(*name)) {
@@ -145,7 +147,8 @@ proptest! {
         }
     }
 
-    /// What schedule decides is accepted, is all that was to be decided, and does not depend on anything but the state.
+    /// What schedule decides is accepted, is all that was to be decided, and does not depend on anything but
+    /// the state.
     #[test]
     fn a_schedule_is_sound_and_complete(state in states()) {
         let first = schedule(&state);
@@ -158,7 +161,8 @@ proptest! {
         }
         let second = schedule(&after);
         prop_assert!(second.decisions.is_empty(), "{:?} after {:?}", second, first);
-        prop_assert_eq!(second.unplaced.keys().collect::<Vec<_>>(), first.unplaced.keys().collect::<Vec<_>>());
+        let waiting = |schedule: &Schedule| schedule.unplaced.keys().cloned().collect::<Vec<_>>();
+        prop_assert_eq!(waiting(&second), waiting(&first));
         for (name, record) in &after.units {
             let home = after.assignments.get(name).and_then(|a| after.machines.get(&a.machine));
             let at_home = home.is_some_and(|machine| machine.liveness == Liveness::Ready);
@@ -169,7 +173,8 @@ proptest! {
                 prop_assert!(at_home != first.unplaced.contains_key(name), "{} in {:?}", name, first);
             }
             // Hands Off: a unit's lost machine is no reason to take the unit away.
-            let lost = state.assignments.get(name).filter(|a| state.machines[&a.machine].liveness == Liveness::Lost);
+            let is_lost = |id| state.machines[id].liveness == Liveness::Lost;
+            let lost = state.assignments.get(name).filter(|a| is_lost(&a.machine));
             if let Some(lost) = lost && is_wanted && !at_home {
                 prop_assert_eq!(&after.assignments[name].machine, &lost.machine);
             }
@@ -202,8 +207,8 @@ proptest! {
         prop_assert_eq!(world.state.assignments.len(), count);
     }
 
-    /// However a machine's units were left, a few rounds make them what the cluster wants, and then nothing is asked for.
-    /// A wish may be taken back for a moment and come again in the same generation.
+    /// However a machine's units were left, a few rounds make them what the cluster wants, and then nothing
+    /// is asked for. A wish may be taken back for a moment and come again in the same generation.
     #[test]
     fn a_plan_carried_out_asks_for_no_more(
         wishes in proptest::collection::vec((states(), 0..4usize, proptest::option::of(0..3usize)), 1..4),
@@ -315,7 +320,8 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// Convergence: once faults end, every unit is where and how it was asked to be, or the schedule says why not.
+    /// Convergence: once faults end, every unit is where and how it was asked to be, or the schedule says why
+    /// not.
     #[test]
     fn the_cluster_heals(events in proptest::collection::vec(events(), 0..80)) {
         let mut world = World::default();
@@ -339,7 +345,8 @@ proptest! {
                     prop_assert!(home.is_none() && runs_on.is_empty(), "{}: {:?}", name, unplaced);
                 }
                 wanted => {
-                    prop_assert!(done.is_some_and(|done| done.generation == Some(record.generation)), "{}", name);
+                    let done = done.and_then(|done| done.generation);
+                    prop_assert_eq!(done, Some(record.generation), "{}", name);
                     prop_assert!(runs_on.len() <= 1 && runs_on.iter().all(|m| Some(*m) == home), "{}", name);
                     let runs = wanted == DesiredState::Launched && !world.broken.contains(name);
                     prop_assert!(runs_on.len() == 1 || !runs, "{} does not run", name);

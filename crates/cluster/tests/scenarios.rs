@@ -1,5 +1,5 @@
-//! Runs the text files under `tests/scenarios`: an operator's words in, assignments and actions out. The language is
-//! described in `tests/scenarios/README.md`. `UPDATE=1` writes what came out into the files.
+//! Runs the text files under `tests/scenarios`: an operator's words in, assignments and actions out. The
+//! language is described in `tests/scenarios/README.md`. `UPDATE=1` writes what came out into the files.
 
 mod model;
 

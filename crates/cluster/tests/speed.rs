@@ -1,6 +1,6 @@
-//! Many units take a moment, and next to none when there is nothing to do. The bound is far above what even a debug build
-//! needs, and far below what anything cubic would take; `cargo test --release -p cluster --test speed -- --nocapture` shows
-//! the figures.
+//! Many units take a moment, and next to none when there is nothing to do. The bound is far above what even a
+//! debug build needs, and far below what anything cubic would take; `cargo test --release -p cluster --test
+//! speed -- --nocapture` shows the figures.
 
 mod model;
 

@@ -1,7 +1,8 @@
 use super::*;
 use Condition::*;
 
-/// One unit, `a.service` unless said otherwise: what is wanted, what is there, and what has to be done, as words.
+/// One unit, `a.service` unless said otherwise: what is wanted, what is there, and what has to be done, as
+/// words.
 fn words(wanted: &[(&str, Desired)], current: &[(&str, Current)]) -> String {
     let name = |text: &str| UnitName::new(text).expect("a unit name");
     let wanted = wanted.iter().map(|(n, desired)| (name(n), desired.clone())).collect();

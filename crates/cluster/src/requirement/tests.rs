@@ -47,8 +47,8 @@ fn reads_what_fleet_read() {
         "with foo@bar.socket, not with foo@*.service, not with foo@bar.timer",
     );
     check(
-        "MachineMetadata=region=eu\nX-ConditionMachineMetadata=region=us\nMachineMetadata=\"disk=ssd\" \"a=b c\"",
-        "a=b c, disk=ssd, region=eu|us",
+        "MachineMetadata=region=eu\nX-ConditionMachineMetadata=region=us\nMachineMetadata=\"d=s\" \"a=b c\"",
+        "a=b c, d=s, region=eu|us",
     );
     check("Conflicts=*bar* *foo*\nX-Conflicts=x", "not with *bar*, not with *foo*, not with x");
     check("Conflicts=a* \\\n# and\n  b*", "not with a*, not with b*");
@@ -79,7 +79,8 @@ fn refuses_what_cannot_be_met() {
     check("Conflicts=y\nReplaces=x", "Conflicts cannot be used with Replaces");
     check(
         "Global=Yes",
-        "Global units are not supported yet; start one instance for each machine instead, with Conflicts= between them",
+        "Global units are not supported yet; start an instance for each machine, with Conflicts= between \
+         them",
     );
     check(
         "Replaces=x.service",

@@ -1,4 +1,5 @@
-//! The ready machines and the wanted units while a schedule is made: who stands where, who may stand beside whom.
+//! The ready machines and the wanted units while a schedule is made: who stands where, who may stand beside
+//! whom.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +28,8 @@ pub(super) struct Wish<'a> {
     pub(super) requirements: Result<Requirements, RequirementError>,
     /// A unit that it cannot do without and that is not wanted anywhere.
     pub(super) missing: Option<UnitName>,
-    /// Units that must be on the same machine: the declared peers first, then those which activate it or which it activates.
+    /// Units that must be on the same machine: the declared peers first, then those which activate it or
+    /// which it activates.
     pub(super) needs: Vec<usize>,
     pub(super) peer_count: usize,
     /// The patterns that it has, and those that match it.

@@ -1,4 +1,5 @@
-//! Finds places for units that have none, or none that fits. Units which must be together are placed together, in one pass.
+//! Finds places for units that have none, or none that fits. Units which must be together are placed
+//! together, in one pass.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -6,8 +7,8 @@ use std::collections::BTreeMap;
 use super::board::Board;
 use super::{Decision, Schedule, Unplaced};
 
-/// Leaves on the board all units that are well where they are. Of two that cannot stand side by side, the one that was
-/// changed last has to go, and who needs it goes with it.
+/// Leaves on the board all units that are well where they are. Of two that cannot stand side by side, the one
+/// that was changed last has to go, and who needs it goes with it.
 pub(super) fn settle(board: &mut Board) {
     let count = board.wishes.len();
     let mut stays: Vec<bool> = (0..count)
@@ -106,7 +107,8 @@ fn place_group(board: &mut Board, mut group: Vec<usize>, result: &mut Schedule) 
     give_up(board, group, result);
 }
 
-/// How many members of the group need each, directly or not: the needed are not to move for those who need them.
+/// How many members of the group need each, directly or not: the needed are not to move for those who need
+/// them.
 fn weights(board: &Board, group: &[usize]) -> BTreeMap<usize, usize> {
     let mut weights: BTreeMap<usize, usize> = group.iter().map(|i| (*i, 0)).collect();
     if group.len() == 1 {
@@ -152,7 +154,8 @@ fn fitting(board: &Board, group: &[usize], s: usize, weights: &BTreeMap<usize, u
     }
 }
 
-/// Gives the members that machine, unless one of them still runs on another: then they wait until it has stopped.
+/// Gives the members that machine, unless one of them still runs on another: then they wait until it has
+/// stopped.
 fn settle_in(
     board: &mut Board,
     members: &[usize],
@@ -211,8 +214,8 @@ fn unassign(board: &Board, i: usize, reason: &str, result: &mut Schedule) {
     result.decisions.push(Decision::Unassign { unit: wish.name.clone(), machine, reason: reason.into() });
 }
 
-/// Units for which there is no place. On a lost machine they stay assigned; on a ready one too, as long as nothing that they
-/// ask for themselves speaks against it.
+/// Units for which there is no place. On a lost machine they stay assigned; on a ready one too, as long as
+/// nothing that they ask for themselves speaks against it.
 fn give_up(board: &mut Board, mut group: Vec<usize>, result: &mut Schedule) {
     loop {
         let stays = group.iter().copied().find_map(|i| {

@@ -1,7 +1,8 @@
 use super::*;
 use crate::{MachineInfo, Observed, Revision, UnitFile, UnitHash};
 
-/// A state in a few words: machines, then units with what they ask (`;` between lines), then what else has happened.
+/// A state in a few words: machines, then units with what they ask (`;` between lines), then what else has
+/// happened.
 struct Told(ClusterState);
 
 impl Told {

@@ -1,9 +1,10 @@
-//! Reads a unit file's text into options by systemd's rules (`config_parse` in its `conf-parser.c`; systemd.syntax(7)), and
-//! refuses what systemd would skip with nothing but a line in its log.
+//! Reads a unit file's text into options by systemd's rules (`config_parse` in its `conf-parser.c`;
+//! systemd.syntax(7)), and refuses what systemd would skip with nothing but a line in its log.
 //!
-//! Where fleet's reader and systemd's differ, the options mean what systemd reads, and are spelled as fleet spelled them:
-//! a continued value keeps its backslashes and line breaks, so that fleet's hash of the file holds. A comment between two
-//! continued lines is no part of the meaning, but stays in the spelling, as with fleet.
+//! Where fleet's reader and systemd's differ, the options mean what systemd reads, and are spelled as fleet
+//! spelled them: a continued value keeps its backslashes and line breaks, so that fleet's hash of the file
+//! holds. A comment between two continued lines is no part of the meaning, but stays in the spelling, as with
+//! fleet.
 
 use super::{UnitFileError, UnitOption};
 
@@ -66,7 +67,8 @@ pub(super) fn read(text: &str) -> Result<Vec<UnitOption>, UnitFileError> {
     Ok(options)
 }
 
-/// Adds the lines that continue a value, and the comments among them, up to the first that is not continued itself.
+/// Adds the lines that continue a value, and the comments among them, up to the first that is not continued
+/// itself.
 fn continue_value<'a>(
     spelled: &mut String,
     lines: &mut impl Iterator<Item = (&'a str, usize)>,
@@ -104,8 +106,8 @@ fn section_name(line: &str) -> Result<String, String> {
     Ok(name.into())
 }
 
-/// What an option's value means: the lines of a continued one joined, each backslash with its line break a space, without
-/// the comments among them.
+/// What an option's value means: the lines of a continued one joined, each backslash with its line break a
+/// space, without the comments among them.
 pub(super) fn joined(value: &str) -> String {
     let mut joined = String::with_capacity(value.len());
     let mut is_first = true;
@@ -125,8 +127,8 @@ pub(super) fn joined(value: &str) -> String {
     trim(&joined).into()
 }
 
-/// Without the blanks around it; but where the next line would otherwise become part of the value, the blank or the empty
-/// line that keeps it away stays.
+/// Without the blanks around it; but where the next line would otherwise become part of the value, the blank
+/// or the empty line that keeps it away stays.
 fn trim_value(value: &str) -> String {
     let trimmed = trim(value);
     let tail = &value.trim_start_matches(BLANKS)[trimmed.len()..];

@@ -72,13 +72,13 @@ fn refuses_with_line_and_reason() {
     let check = |text: &str, expected: &str| assert_eq!(meaning(text), expected, "{text:?}");
     check(
         "[U]\n\nnonsense upon stilts\n",
-        "line 3: no \"=\" in \"nonsense upon stilts\": expected NAME=VALUE, a [section] or a comment; if it belongs to the \
-         line before, end that one with a backslash",
+        "line 3: no \"=\" in \"nonsense upon stilts\": expected NAME=VALUE, a [section] or a comment; if it belongs \
+         to the line before, end that one with a backslash",
     );
     check(
         "[U]\r\n# c\r\nA=1\\\r\n  2\r\nna\\\r\nme=x\r\n",
-        "line 5: no \"=\" in \"na\\\": an option's name cannot be continued; write NAME= and the value's beginning on one \
-         line",
+        "line 5: no \"=\" in \"na\\\": an option's name cannot be continued; write NAME= and the value's beginning \
+         on one line",
     );
     check("[U]\n=x\n", "line 2: no option name before \"=\" in \"=x\"");
     check("[U] # x\n", "line 1: found garbage after section name: \" # x\"; end the line after \"]\"");
@@ -151,7 +151,8 @@ proptest! {
     fn any_text_is_kept_or_refused(text in "([\\[\\]A-C=#; \\\\\r\n\t\"x]|\n|\\\\\n|\n\\[U\\]\n){0,40}") {
         let Ok(file) = UnitFile::parse(&text) else { return Ok(()) };
         prop_assert_eq!(file.text(), &text);
-        // The canonical text is a fixpoint, with the same hash, the same options by section, and the same meaning.
+        // The canonical text is a fixpoint, with the same hash, the same options by section, and the same
+        // meaning.
         let again = UnitFile::parse(&file.canonical()).expect("what was written out can be read");
         prop_assert_eq!(again.text(), again.canonical());
         prop_assert_eq!(again.hash(), file.hash());

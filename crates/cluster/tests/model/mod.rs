@@ -1,5 +1,5 @@
-//! A cluster without daemons: the state, the leader's schedule, and machines with a small systemd in each. It carries out
-//! plans to the letter, and panics where systemd would do the wrong thing without a word.
+//! A cluster without daemons: the state, the leader's schedule, and machines with a small systemd in each. It
+//! carries out plans to the letter, and panics where systemd would do the wrong thing without a word.
 
 #![allow(dead_code, reason = "each test program uses its own part")]
 
