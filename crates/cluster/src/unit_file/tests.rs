@@ -72,13 +72,13 @@ fn refuses_with_line_and_reason() {
     let check = |text: &str, expected: &str| assert_eq!(meaning(text), expected, "{text:?}");
     check(
         "[U]\n\nnonsense upon stilts\n",
-        "line 3: no \"=\" in \"nonsense upon stilts\": expected NAME=VALUE, a [section] or a comment; if it belongs \
-         to the line before, end that one with a backslash",
+        "line 3: no \"=\" in \"nonsense upon stilts\": expected NAME=VALUE, a [section] or a comment; \
+         if it belongs to the line before, end that one with a backslash",
     );
     check(
         "[U]\r\n# c\r\nA=1\\\r\n  2\r\nna\\\r\nme=x\r\n",
-        "line 5: no \"=\" in \"na\\\": an option's name cannot be continued; write NAME= and the value's beginning \
-         on one line",
+        "line 5: no \"=\" in \"na\\\": an option's name cannot be continued; write NAME= \
+         and the value's beginning on one line",
     );
     check("[U]\n=x\n", "line 2: no option name before \"=\" in \"=x\"");
     check("[U] # x\n", "line 1: found garbage after section name: \" # x\"; end the line after \"]\"");
