@@ -59,12 +59,14 @@ mod tests {
 
     use super::*;
 
-    fn sample() -> (u64, String, BTreeMap<String, Option<Vec<u8>>>) {
+    type Sample = (u64, String, BTreeMap<String, Option<Vec<u8>>>);
+
+    fn sample() -> Sample {
         let map = BTreeMap::from([("a".into(), None), ("b".into(), Some(vec![1, 2, 3]))]);
         (7_000_000_000, "hello.service".into(), map)
     }
 
-    fn read(bytes: &[u8]) -> io::Result<(u64, String, BTreeMap<String, Option<Vec<u8>>>)> {
+    fn read(bytes: &[u8]) -> io::Result<Sample> {
         decode(bytes)
     }
 

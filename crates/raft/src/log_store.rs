@@ -4,6 +4,7 @@
 //! An entry is stored as `[chain u32 LE][record]`, cut into pieces that suit every engine. The chain is a checksum over
 //! the entry and the chain of the entry before it, so that at the start the whole log can be checked against the witness.
 
+use std::cmp::Ordering;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, ControlFlow, RangeBounds};
@@ -381,7 +382,7 @@ pub(crate) fn check(engine: &dyn Engine, failure: &Failure, claim: &Claim) -> io
         Some(bytes) => codec::decode(&bytes)?,
         None => None,
     };
-    if claim.vote > vote {
+    if !matches!(vote.partial_cmp(&claim.vote), Some(Ordering::Equal | Ordering::Greater)) {
         return Err(damaged(format!("the vote {:?} is gone; there is {vote:?}", claim.vote)));
     }
     let id = |mark: &Option<Mark>| mark.as_ref().map(|mark| mark.id);

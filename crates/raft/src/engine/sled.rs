@@ -310,10 +310,13 @@ mod tests {
         assert_eq!(around, ["sled"]);
     }
 
+    /// Given `DIR`, `DIR.new` and `DIR.old`, brings about a moment of the copying.
+    type Interrupt = fn(&Path, &Path, &Path);
+
     /// Wherever the power goes while it copies, the next start finds all.
     #[test]
     fn an_interrupted_copy_loses_nothing() {
-        let interruptions: [(&str, fn(&Path, &Path, &Path)); 4] = [
+        let interruptions: [(&str, Interrupt); 4] = [
             ("half a copy", |_, new, _| fs::write(new.join("db"), "half").unwrap()),
             ("a whole copy", |_, new, _| fs::write(new.join(WHOLE), "").unwrap()),
             ("the old one moved away", |dir, new, old| {

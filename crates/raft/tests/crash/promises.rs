@@ -116,8 +116,8 @@ impl Promises {
             return Err("the identity is gone".into());
         }
         let mut log = disk.log_store();
-        let vote = log.read_vote().await.unwrap();
-        if self.vote > 0 && !(vote >= Some(Vote::new(self.vote, NODE))) {
+        let vote: Option<Vote> = log.read_vote().await.unwrap();
+        if vote.map_or(0, |vote| vote.leader_id().term) < self.vote {
             return Err(format!("the vote for term {} is gone; there is {vote:?}", self.vote));
         }
         let state = log.get_log_state().await.unwrap();
