@@ -1,5 +1,5 @@
-//! The jobs under way, and what is known of failures. Each job, and each question after a failure's reason, is a task that
-//! ends by itself; the agent never waits for one.
+//! The jobs under way, and what is known of failures. Each job, and each question after a failure's reason,
+//! is a task that ends by itself; the agent never waits for one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use crate::systemd::{JobEnd, UnitManager};
 
-/// Starts, and likewise stops, that are under way at a time. systemd queues as many as it is given; more than some hundred
-/// at once only makes each of them slower, and those that never end must not use up its memory.
+/// Starts, and likewise stops, that are under way at a time. systemd queues as many as it is given; more than
+/// some hundred at once only makes each of them slower, and those that never end must not use up its memory.
 const JOBS_MAX: usize = 1000;
 
 /// Jobs in systemd that this agent asked for.
@@ -124,7 +124,9 @@ impl Jobs {
     pub fn seen(&mut self, unit: &UnitName, condition: Condition) {
         let over = match condition {
             Condition::Up | Condition::Starting => true,
-            Condition::Down | Condition::Stopping => self.failures.get(unit).is_some_and(|known| !known.of_job),
+            Condition::Down | Condition::Stopping => {
+                self.failures.get(unit).is_some_and(|known| !known.of_job)
+            }
             Condition::Failed => false,
         };
         if over {

@@ -1,5 +1,6 @@
-//! What was carried out on this machine since it booted: for each unit the generation whose start or stop has ended. One
-//! small file a unit, in `/run`: a daemon that comes back knows what it has done, a machine that comes back has done nothing.
+//! What was carried out on this machine since it booted: for each unit the generation whose start or stop has
+//! ended. One small file a unit, in `/run`: a daemon that comes back knows what it has done, a machine that
+//! comes back has done nothing.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,7 +17,7 @@ impl Marks {
     /// Reads what is there. What cannot be read counts as not done: doing it again is harmless.
     pub fn open(dir: PathBuf) -> Marks {
         let done = read(&dir).unwrap_or_else(|error| {
-            tracing::warn!(%error, dir = %dir.display(), "cannot read what was done since the machine booted");
+            tracing::warn!(%error, dir = %dir.display(), "cannot read what was done since the boot");
             BTreeMap::new()
         });
         Marks { dir, done }

@@ -1,8 +1,10 @@
-//! The agent: it makes its machine's systemd as the cluster wants it, and tells the cluster what systemd says.
+//! The agent: it makes its machine's systemd as the cluster wants it, and tells the cluster what systemd
+//! says.
 //!
-//! One loop: something may have changed, so look at all that is wanted and all that is there, do what `plan` says, report the
-//! difference. It acts only after one read that the cluster vouches for, since a machine that was away must not start what
-//! lives elsewhere by now; from then on a cluster without a leader changes nothing. When it stops, units go on.
+//! One loop: something may have changed, so look at all that is wanted and all that is there, do what `plan`
+//! says, report the difference. It acts only after one read that the cluster vouches for, since a machine
+//! that was away must not start what lives elsewhere by now; from then on a cluster without a leader changes
+//! nothing. When it stops, units go on.
 
 mod jobs;
 mod marks;
@@ -101,7 +103,9 @@ async fn first_read(store: &dyn Store) -> Option<Revision> {
     loop {
         match store.read(Instant::now() + READ_TIMEOUT).await {
             Ok(read) => return Some(read.revision),
-            Err(error) => tracing::debug!(%error, "not acting yet: the cluster's state is not known for sure"),
+            Err(error) => {
+                tracing::debug!(%error, "not acting yet: the cluster's state is not known for sure")
+            }
         }
         let again_at = Instant::now() + RETRY;
         tokio::select! {

@@ -1,5 +1,5 @@
-//! How soon the next round may come. A lone change is answered at once, and so are the few that follow from it; in a storm of
-//! changes many are looked at together.
+//! How soon the next round may come. A lone change is answered at once, and so are the few that follow from
+//! it; in a storm of changes many are looked at together.
 
 use std::time::Duration;
 

@@ -1,10 +1,13 @@
-//! What this machine tells the cluster: the difference between what systemd says now and what the cluster has heard.
+//! What this machine tells the cluster: the difference between what systemd says now and what the cluster has
+//! heard.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::{ClusterState, Command, Condition, Failure, Generation, MachineId, Observed, UnitHash, UnitName};
+use cluster::{
+    ClusterState, Command, Condition, Failure, Generation, MachineId, Observed, UnitHash, UnitName,
+};
 use store::{ProposeError, Store};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -34,8 +37,8 @@ impl Reporter {
         Reporter { machine, store, task: JoinSet::new(), not_before: None }
     }
 
-    /// Begins to tell what differs. `units` are all that this machine has to do with; those without a report keep the one
-    /// that the cluster has. Gives the time at which to come again, if not at the task's end.
+    /// Begins to tell what differs. `units` are all that this machine has to do with; those without a report
+    /// keep the one that the cluster has. Gives the time at which to come again, if not at the task's end.
     pub fn report(
         &mut self,
         state: &ClusterState,

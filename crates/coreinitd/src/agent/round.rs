@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cluster::{
-    Action, ClusterState, Condition, Current, Desired, DesiredState, Generation, Job, JobKind, MachineId, UnitHash,
-    UnitName, plan,
+    Action, ClusterState, Condition, Current, Desired, DesiredState, Generation, Job, JobKind, MachineId,
+    UnitHash, UnitName, plan,
 };
 use tokio::time::Instant;
 
@@ -24,7 +24,8 @@ pub struct Agent {
     reporter: Reporter,
     /// The files in our directory.
     held: BTreeMap<UnitName, UnitHash>,
-    /// Units that something could not be done with. They are left alone until the wish changes or the slow pass comes.
+    /// Units that something could not be done with. They are left alone until the wish changes or the slow
+    /// pass comes.
     stuck: BTreeMap<UnitName, Stuck>,
     /// Stops that did not work, since the last round.
     stops_failed: BTreeMap<UnitName, String>,
@@ -104,13 +105,8 @@ impl Agent {
                 continue;
             }
             let Some(hash) = self.held.get(name).or(hashes.get(name)) else { continue };
-            let observed = super::report::observed(
-                seen,
-                *hash,
-                self.marks.get(name),
-                failure,
-                self.stuck.get(name),
-            );
+            let observed =
+                super::report::observed(seen, *hash, self.marks.get(name), failure, self.stuck.get(name));
             reports.insert(name.clone(), observed);
         }
         let due = self.reporter.report(state, &names, reports);
@@ -151,8 +147,8 @@ impl Agent {
         }
     }
 
-    /// Carries the actions out, in order. What fails for one unit is remembered with it and holds up no other; gives the
-    /// units that something was done with.
+    /// Carries the actions out, in order. What fails for one unit is remembered with it and holds up no
+    /// other; gives the units that something was done with.
     async fn carry_out(
         &mut self,
         actions: Vec<Action>,

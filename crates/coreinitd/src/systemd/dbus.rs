@@ -1,8 +1,8 @@
 //! The real systemd, over D-Bus. What it needs of zbus stays here.
 //!
-//! Signals come over one connection, whose streams are each drained by a task of their own; calls go over a second one, each
-//! with a timeout, because a stream that is not drained holds up its whole connection. When either is lost, or systemd is
-//! executed anew, both are made again and everything is looked at again.
+//! Signals come over one connection, whose streams are each drained by a task of their own; calls go over a
+//! second one, each with a timeout, because a stream that is not drained holds up its whole connection. When
+//! either is lost, or systemd is executed anew, both are made again and everything is looked at again.
 
 mod calls;
 mod explain;
@@ -126,7 +126,8 @@ impl Shared {
         self.suspects.lock().expect("nothing panics while it holds the lock")
     }
 
-    /// Whether systemd would do with this unit something else than its file says; clears the suspicion if not.
+    /// Whether systemd would do with this unit something else than its file says; clears the suspicion if
+    /// not.
     async fn text_is_old(&self, link: &Link, unit: &UnitName) -> Result<bool, UnitError> {
         match calls::need_daemon_reload(link, unit, &self.calls).await {
             Ok(true) => Ok(true),
@@ -150,7 +151,8 @@ impl UnitManager for DBus {
         let shared = &self.shared;
         let link = shared.link().await?;
         let mut seen = calls::list(&link, units).await?;
-        // What systemd knows without our link is a unit of the machine's own, or one of ours that was unlinked but not let go.
+        // What systemd knows without our link is a unit of the machine's own, or one of ours that was
+        // unlinked but not let go.
         let mut in_question = Vec::new();
         for (name, unit) in &mut seen {
             unit.linked = shared.files.is_linked(name);

@@ -1,5 +1,6 @@
-//! A systemd that lives in memory, for tests of a whole cluster in one process and for simulation. It keeps systemd's rules
-//! that matter to the agent: a text counts when it is loaded, a reload is needed after a change, a job ends some time later.
+//! A systemd that lives in memory, for tests of a whole cluster in one process and for simulation. It keeps
+//! systemd's rules that matter to the agent: a text counts when it is loaded, a reload is needed after a
+//! change, a job ends some time later.
 //!
 //! Time is tokio's; nothing here is left to chance.
 
@@ -240,7 +241,8 @@ impl Machine {
     }
 
     fn behaviour(&self, unit: &UnitName) -> Behaviour {
-        let oneshot = |text: &UnitFile| text.values("Service", "Type").last().is_some_and(|kind| kind == "oneshot");
+        let oneshot =
+            |text: &UnitFile| text.values("Service", "Type").last().is_some_and(|kind| kind == "oneshot");
         match self.behaviours.get(unit) {
             Some(behaviour) => behaviour.clone(),
             None if self.loaded.get(unit).is_some_and(|unit| oneshot(&unit.text)) => {

@@ -1,5 +1,5 @@
-//! One machine's systemd, as the agent sees it: unit files of ours, made known under their names, and jobs whose ends are
-//! awaited. `DBus` drives the real one; `Memory` is one for tests and simulation.
+//! One machine's systemd, as the agent sees it: unit files of ours, made known under their names, and jobs
+//! whose ends are awaited. `DBus` drives the real one; `Memory` is one for tests and simulation.
 //!
 //! It carries out and tells; what should be done is decided elsewhere. Called by the agent alone.
 
@@ -20,7 +20,8 @@ pub use memory::{Behaviour, Memory, Start};
 /// The machine's systemd, and the directory of our unit files.
 #[async_trait]
 pub trait UnitManager: Send + Sync + 'static {
-    /// The unit files in our directory. A file that cannot be read as text is there too, and differs from any that is wanted.
+    /// The unit files in our directory. A file that cannot be read as text is there too, and differs from any
+    /// that is wanted.
     async fn held(&self) -> Result<BTreeMap<UnitName, UnitFile>, UnitError>;
 
     /// What systemd says of each of these units. A unit of that name which is not ours is shown as not found.
@@ -29,15 +30,15 @@ pub trait UnitManager: Send + Sync + 'static {
     /// Puts the text into our directory under the unit's name, whole or not at all.
     async fn write(&self, unit: &UnitName, file: &UnitFile) -> Result<(), UnitError>;
 
-    /// Makes systemd know the files of these units; says which of them were refused. A unit that the machine has by itself
-    /// is refused, never overridden.
+    /// Makes systemd know the files of these units; says which of them were refused. A unit that the machine
+    /// has by itself is refused, never overridden.
     async fn link(&self, units: &[UnitName]) -> Result<BTreeMap<UnitName, UnitError>, UnitError>;
 
     /// Makes systemd read all unit files again.
     async fn reload(&self) -> Result<(), UnitError>;
 
-    /// Asks for the unit to be started; the future gives the job's end. Requests reach systemd in the order of the calls,
-    /// whether or not the futures are polled in that order.
+    /// Asks for the unit to be started; the future gives the job's end. Requests reach systemd in the order
+    /// of the calls, whether or not the futures are polled in that order.
     fn start(&self, unit: &UnitName) -> BoxFuture<'static, JobEnd>;
 
     /// Asks for the unit to be stopped; as with [`UnitManager::start`].
@@ -49,7 +50,8 @@ pub trait UnitManager: Send + Sync + 'static {
     /// Why a unit failed, with the last lines of its journal.
     async fn failure(&self, unit: &UnitName) -> Failure;
 
-    /// Changes whenever something may have changed. A hint: it may come often, for nothing, or, rarely, not at all.
+    /// Changes whenever something may have changed. A hint: it may come often, for nothing, or, rarely, not
+    /// at all.
     fn changed(&self) -> watch::Receiver<u64>;
 }
 
@@ -104,7 +106,8 @@ pub enum UnitError {
     #[error("systemd refused {call}: {reason}")]
     Refused { call: &'static str, reason: String },
     #[error(
-        "this machine has a unit of this name already, {path}, which is left as it is; choose another name, or remove it there"
+        "this machine has a unit of this name already, {path}, which is left as it is; choose another name, \
+         or remove it there"
     )]
     Foreign { path: String },
     #[error("cannot {verb} {path}: {source}")]

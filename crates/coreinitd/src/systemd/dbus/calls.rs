@@ -20,8 +20,8 @@ pub enum PropertyError {
     Call(UnitError),
 }
 
-/// What systemd says of these units, in one call; it loads those that it can find. `linked` and `needs_reload` are left
-/// unset.
+/// What systemd says of these units, in one call; it loads those that it can find. `linked` and
+/// `needs_reload` are left unset.
 pub async fn list(link: &Link, units: &BTreeSet<UnitName>) -> Result<BTreeMap<UnitName, Seen>, UnitError> {
     // A template cannot be loaded, and would fail the whole call.
     let names = units.iter().filter(|unit| !unit.is_template());
@@ -51,8 +51,8 @@ pub async fn foreign(
     for (unit, fragment) in units.iter().zip(join_all(fragments).await) {
         match fragment {
             Ok(path) if path.is_empty() => {
-                // No file, or one that is gone: a slice that others made, a file system mounted by hand, or a unit of the
-                // machine's own that still runs.
+                // No file, or one that is gone: a slice that others made, a file system mounted by hand, or a
+                // unit of the machine's own that still runs.
                 if !files.holds(unit) && !matches!(unit.suffix(), "slice" | "mount" | "swap") {
                     foreign.insert(unit.clone(), "without a file".into());
                 }
@@ -114,8 +114,8 @@ where
     }
 }
 
-/// The object of a unit: its name with each byte that D-Bus does not allow, and a leading digit, as `_` and two hex digits
-/// (sd_bus_path_encode(3)). A unit that is not loaded is loaded when its object is asked.
+/// The object of a unit: its name with each byte that D-Bus does not allow, and a leading digit, as `_` and
+/// two hex digits (sd_bus_path_encode(3)). A unit that is not loaded is loaded when its object is asked.
 fn object_path(unit: &UnitName) -> String {
     let mut path = String::from("/org/freedesktop/systemd1/unit/");
     for (at, byte) in unit.as_str().bytes().enumerate() {

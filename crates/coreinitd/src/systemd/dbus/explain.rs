@@ -15,6 +15,8 @@ const LINES_MAX: usize = 10;
 const LINE_BYTES_MAX: usize = 256;
 /// An old journal on a slow disk may take longer to search; the reason alone is better than no report.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// journald takes what systemd says before what the unit has written, which is what people look for.
+const JOURNAL_DELAY: Duration = Duration::from_millis(100);
 /// Each is a process.
 const JOURNALS_MAX: usize = 4;
 static JOURNALS: Semaphore = Semaphore::const_new(JOURNALS_MAX);
@@ -70,6 +72,7 @@ async fn journal(shared: &Shared, unit: &UnitName) -> Option<Vec<String>> {
     if id.is_empty() {
         return None;
     }
+    tokio::time::sleep(JOURNAL_DELAY).await;
     let _turn = JOURNALS.acquire().await.ok()?;
     let mut command = Command::new("journalctl");
     command.args(["--quiet", "--no-pager", "--output=cat"]).arg(format!("--lines={LINES_MAX}"));

@@ -1,5 +1,5 @@
-//! The directory of our unit files, and the links by which systemd finds them. All of it lies in `/run`, in memory: nothing
-//! is synced, and nothing waits for a disk.
+//! The directory of our unit files, and the links by which systemd finds them. All of it lies in `/run`, in
+//! memory: nothing is synced, and nothing waits for a disk.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

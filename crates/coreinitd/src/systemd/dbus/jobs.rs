@@ -1,4 +1,5 @@
-//! Start and stop requests, sent in the order in which they were made, and the ends of their jobs, which systemd signals.
+//! Start and stop requests, sent in the order in which they were made, and the ends of their jobs, which
+//! systemd signals.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -38,8 +39,8 @@ pub struct Waiting {
     ended: oneshot::Receiver<String>,
 }
 
-/// The jobs that somebody waits for. A job's end may be signalled, over one connection, before the answer that names the job
-/// has come over the other: ends are kept while requests are on their way.
+/// The jobs that somebody waits for. A job's end may be signalled, over one connection, before the answer
+/// that names the job has come over the other: ends are kept while requests are on their way.
 #[derive(Default)]
 pub struct Jobs(Mutex<Inner>);
 

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use zbus::fdo::DBusProxy;
 use zbus::message::{Message, Type};
 use zbus::names::UniqueName;
-use zbus::{Connection, ObjectPath, MatchRule, MessageStream, connection};
+use zbus::{Connection, MatchRule, MessageStream, ObjectPath, connection};
 use zbus_systemd::systemd1::ManagerProxy;
 
 use super::{Link, Shared};
@@ -53,7 +53,8 @@ pub async fn keep(shared: Arc<Shared>, first: Session) {
     }
 }
 
-/// Connects twice and subscribes. systemd says nothing of what happened before, so everything is to be looked at again.
+/// Connects twice and subscribes. systemd says nothing of what happened before, so everything is to be looked
+/// at again.
 pub async fn open(shared: &Shared) -> zbus::Result<Session> {
     let connecting = async {
         let signals = connect(shared).await?;
