@@ -12,6 +12,8 @@ use serde::Deserialize;
 
 /// The port for everything that daemons say to each other.
 pub const PORT: u16 = 7340;
+/// openraft tells every step of every election at `info`.
+const LOG: &str = "info,openraft=warn";
 const CONFIG_PATH: &str = "/etc/coreinit/coreinitd.toml";
 
 /// systemd at the level of the cluster: the daemon of one machine.
@@ -173,7 +175,7 @@ impl Config {
             machine_lost_after,
             bus: file.bus,
             engine: flags.engine.or(file.engine).unwrap_or_default(),
-            log: flags.log.clone().or(file.log).unwrap_or_else(|| "info".into()),
+            log: flags.log.clone().or(file.log).unwrap_or_else(|| LOG.into()),
             exposed,
         })
     }

@@ -136,7 +136,7 @@ fn open_disk(config: &Config) -> anyhow::Result<Disk> {
         Engine::Sled => EngineKind::Sled,
         Engine::Redb => EngineKind::Redb,
     };
-    let open = || Disk::open(dir, engine, FlushMode::Thread);
+    let open = || Disk::open(dir, engine.clone(), FlushMode::Thread);
     match open() {
         Ok(disk) => Ok(disk),
         Err(damage @ DiskError::Damaged { .. }) => {

@@ -383,7 +383,7 @@ impl Shared {
             self.role.send_if_modified(|now| {
                 let changed = *now != role;
                 if changed {
-                    tracing::info!(was = ?now, is = ?role, "role");
+                    tracing::info!("this machine was {now:?} and is {role:?}");
                     *now = role;
                 }
                 changed

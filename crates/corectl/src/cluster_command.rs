@@ -1,0 +1,39 @@
+//! `cluster init` and `cluster status`.
+
+use api::Client;
+use api::v1::{ClusterInit, Role, Status};
+
+use crate::cli::{ClusterCommand, Format};
+use crate::{Exit, output};
+
+pub async fn run(client: &Client, command: &ClusterCommand, format: Format) -> anyhow::Result<Exit> {
+    let status = match command {
+        ClusterCommand::Init { name } => client.cluster_init(&ClusterInit { name: name.clone() }).await?,
+        ClusterCommand::Status => client.status().await?,
+    };
+    match format {
+        Format::Json => output::json(&status)?,
+        Format::Plain => output::text(&render(&status)),
+    }
+    Ok(Exit::Done)
+}
+
+fn render(status: &Status) -> String {
+    let role = match status.role {
+        Role::Unformed => "not part of a cluster",
+        Role::Leader => "leader",
+        Role::Follower => "follower",
+        Role::Leaderless => "without a leader",
+    };
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+    let rows = [
+        ("Cluster:", or_dash(status.cluster_name.clone())),
+        ("Id:", or_dash(status.cluster_id.clone())),
+        ("Machine:", status.machine.to_string()),
+        ("Role:", role.into()),
+        ("Leader:", or_dash(status.leader.as_ref().map(|leader| leader.to_string()))),
+        ("Revision:", status.revision.to_string()),
+        ("Version:", status.version.clone()),
+    ];
+    output::table(None, &rows.map(|(name, value)| vec![name.into(), value]))
+}
