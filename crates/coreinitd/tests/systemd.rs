@@ -182,6 +182,8 @@ async fn a_real_systemd_is_driven() {
     as_fast_as_systemctl(&host, &units, 1).await;
     as_fast_as_systemctl(&host, &units, 500).await;
 
+    a_file_in_a_directory_without_new_time_is_found(&host, &units).await;
+
     let mut cluster = OneMachine::form().await;
     cluster.begin(units);
     many_at_once(&host, &cluster).await;
@@ -232,6 +234,20 @@ async fn as_fast_as_systemctl(host: &Host, units: &Arc<DBus>, count: usize) {
     eprintln!("{count} units: linked in {linked:?}, running in {ours:?}; systemctl start {theirs:?}");
     // The machine may be busy with something else during one of the two.
     assert!(ours < theirs * 3 + Duration::from_millis(200), "{ours:?} against {theirs:?}");
+}
+
+/// As on a kernel whose clock ticks every 4 ms, when two files come within one tick.
+async fn a_file_in_a_directory_without_new_time_is_found(host: &Host, units: &Arc<DBus>) {
+    let links = std::fs::File::open(host.root.join("run/systemd/system")).unwrap();
+    units.observe(&[name("nobody.service")].into()).await.unwrap();
+    let time = links.metadata().unwrap().modified().unwrap();
+    let unit = name("same-tick.service");
+    units.write(&unit, &UnitFile::parse(&sleeper("same tick")).unwrap()).await.unwrap();
+    assert!(units.link(std::slice::from_ref(&unit)).await.unwrap().is_empty());
+    links.set_modified(time).unwrap();
+    assert_eq!(units.start(&unit).await, JobEnd::Done);
+    assert_eq!(units.stop(&unit).await, JobEnd::Done);
+    assert!(units.remove(&[unit]).await.unwrap().is_empty());
 }
 
 async fn many_at_once(host: &Host, cluster: &OneMachine) {

@@ -70,10 +70,10 @@ impl Jobs {
         self.under_way.get(unit).map(|under_way| under_way.since)
     }
 
-    /// Asks for a job, unless too many are under way: then the next round asks again.
-    pub fn begin(&mut self, unit: &UnitName, job: Job) {
+    /// Asks for a job, unless too many are under way: then the round after the end of one asks again.
+    pub fn begin(&mut self, unit: &UnitName, job: Job) -> bool {
         if self.under_way.values().filter(|other| other.job.kind == job.kind).count() >= JOBS_MAX {
-            return;
+            return false;
         }
         self.count += 1;
         let (number, since) = (self.count, Instant::now());
@@ -99,6 +99,7 @@ impl Jobs {
             };
             Ended::Job { unit, job, number, end, failure }
         });
+        true
     }
 
     /// Asks why that unit failed, unless that is known or being asked.

@@ -204,8 +204,7 @@ impl Agent {
     }
 
     fn begin(&mut self, unit: UnitName, job: Job, touched: &mut BTreeSet<UnitName>) {
-        if !self.stuck.contains_key(&unit) {
-            self.jobs.begin(&unit, job);
+        if !self.stuck.contains_key(&unit) && self.jobs.begin(&unit, job) {
             touched.insert(unit);
         }
     }

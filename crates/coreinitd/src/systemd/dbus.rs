@@ -179,8 +179,13 @@ impl UnitManager for DBus {
     }
 
     async fn write(&self, unit: &UnitName, file: &UnitFile) -> Result<(), UnitError> {
-        self.shared.files.write(unit, file)?;
-        self.shared.suspects().insert(unit.clone());
+        let files = &self.shared.files;
+        // A name that is new here cannot be held with an older text, unless `observe` has found that it is.
+        let known = files.holds(unit) || files.is_linked(unit);
+        files.write(unit, file)?;
+        if known {
+            self.shared.suspects().insert(unit.clone());
+        }
         Ok(())
     }
 

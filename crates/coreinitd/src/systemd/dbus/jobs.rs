@@ -130,7 +130,17 @@ async fn send(shared: &Shared, request: Request) {
             let _turn = shared.calls.acquire().await;
             let (name, mode) = (unit.as_str().to_string(), "replace".to_string());
             let call = match kind {
-                JobKind::Start => link.manager.start_unit(name, mode).await,
+                JobKind::Start => match link.manager.start_unit(name.clone(), mode.clone()).await {
+                    // systemd looks for new files only when their directory's time has changed, and a
+                    // kernel's clock may stand still between two of them.
+                    Err(error) if no_such_unit(&error) && shared.files.is_linked(&unit) => {
+                        match link.manager.reload().await {
+                            Ok(()) => link.manager.start_unit(name, mode).await,
+                            Err(_) => Err(error),
+                        }
+                    }
+                    started => started,
+                },
                 JobKind::Stop => link.manager.stop_unit(name, mode).await,
             };
             call.map_err(|error| call_error(method(kind), error))
@@ -138,6 +148,11 @@ async fn send(shared: &Shared, request: Request) {
     };
     let _ = answer.send(made.map(|job| shared.jobs.wait_for(job.to_string())));
     shared.jobs.arrived();
+}
+
+fn no_such_unit(error: &zbus::Error) -> bool {
+    let no_such_unit = "org.freedesktop.systemd1.NoSuchUnit";
+    matches!(error, zbus::Error::MethodError(name, ..) if name.as_str() == no_such_unit)
 }
 
 fn method(kind: JobKind) -> &'static str {
