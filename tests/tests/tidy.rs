@@ -181,7 +181,7 @@ fn out_of_room(source: &Source) -> Vec<String> {
         let own = |folder: &&str| {
             source.path.strip_prefix(*folder).is_some_and(|rest| rest.starts_with(['/', '.']))
         };
-        !folders.iter().any(|folder| own(&folder))
+        !folders.iter().any(own)
     };
     let rooms = ROOMS.iter().filter(|(.., folders)| strange(folders));
     rooms.flat_map(|(library, ..)| words(source, &[&library.replace('-', "_")], "out of its room")).collect()

@@ -105,8 +105,9 @@ pub fn without_a_quorum_nothing_stops(cluster: &Cluster) {
     }
     let running = || {
         let running = cluster.running(&["probe-alone-*"]);
-        let stays =
-            homes.iter().all(|(name, home)| running.get(name).is_some_and(|hosts| hosts == &[home.clone()]));
+        let stays = homes
+            .iter()
+            .all(|(name, home)| running.get(name).is_some_and(|hosts| hosts == std::slice::from_ref(home)));
         if stays { Ok(()) } else { Err(format!("{running:?}")) }
     };
     always(Duration::from_secs(60), "every unit where it was", running);
