@@ -4,6 +4,7 @@
 //! Called by `corectl` and by tests. It never prints and never tries a change twice: whether a repeat is right is for the
 //! caller to say.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,6 +36,9 @@ pub const INIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The largest answer that is read: some ten thousand units.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// An address of 64 KiB is more than HTTP libraries take. With more names than fit, all units are asked for.
+const QUERY_BYTES_MAX: usize = 32 << 10;
 
 /// Where a daemon is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,8 +139,15 @@ impl Client {
     pub async fn units(&self, names: &[UnitName], stale: bool) -> Result<Units, ClientError> {
         let mut query = Query::default();
         query.stale(stale);
+        let all = query.0.clone();
         query.units(names);
-        self.get(&format!("/v1/units{}", query.0)).await
+        if query.0.len() <= QUERY_BYTES_MAX {
+            return self.get(&format!("/v1/units{}", query.0)).await;
+        }
+        let wanted: BTreeSet<&UnitName> = names.iter().collect();
+        let mut found: Units = self.get(&format!("/v1/units{all}")).await?;
+        found.units.retain(|unit| wanted.contains(&unit.name));
+        Ok(found)
     }
 
     /// One unit with its text; `None` when it is not in the cluster.
@@ -169,9 +180,7 @@ impl Client {
     /// What stands and then every change; or, with `after`, only what changed since that revision, if the daemon still
     /// knows. With names, only those units and no machines. It outlives lost connections, see [`Events`].
     pub fn events(&self, after: Option<Revision>, names: &[UnitName]) -> Events {
-        let mut query = Query::default();
-        query.units(names);
-        Events::new(self.clone(), format!("/v1/events{}", query.0), after)
+        Events::new(self.clone(), names.to_vec(), after)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

@@ -6,15 +6,17 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cluster::Revision;
+use cluster::{Revision, UnitName};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::{Request, StatusCode, header};
+use hyper::{Method, Request, StatusCode, header};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{Client, ClientError, collect};
-use crate::v1::{Event, Told};
+use crate::v1::{Event, EventFilter, Told};
+
+const PATH: &str = "/v1/events";
 
 /// The daemon says something every 5 s, if only a comment; after three such silences it counts as gone.
 pub const SILENCE_MAX: Duration = Duration::from_secs(15);
@@ -28,7 +30,7 @@ const LINE_BYTES_MAX: usize = 4 << 20;
 /// A stream of what stands and what changes. [`Events::next`] may be dropped while it waits: nothing is lost.
 pub struct Events {
     client: Client,
-    path: String,
+    names: Vec<UnitName>,
     /// Everything up to here was told.
     after: Option<Revision>,
     patience: Option<Duration>,
@@ -45,8 +47,8 @@ struct Connection {
 }
 
 impl Events {
-    pub(crate) fn new(client: Client, path: String, after: Option<Revision>) -> Events {
-        Events { client, path, after, patience: Some(Duration::ZERO), connection: None, alone_since: None }
+    pub(crate) fn new(client: Client, names: Vec<UnitName>, after: Option<Revision>) -> Events {
+        Events { client, names, after, patience: Some(Duration::ZERO), connection: None, alone_since: None }
     }
 
     /// For how long, each time anew, a lost connection is sought again before [`Events::next`] fails; `None` is for ever. At
@@ -93,14 +95,14 @@ impl Events {
                 // The id is taken over only with a message that is taken over too.
                 if let Some(data) = message.data {
                     let told = serde_json::from_slice(&data)
-                        .map_err(|source| ClientError::Decode { request: self.path.clone(), source })?;
+                        .map_err(|source| ClientError::Decode { request: PATH.into(), source })?;
                     self.after = message.id.or(self.after);
                     return Ok(told);
                 }
                 self.after = message.id.or(self.after);
             }
             if connection.lines.pending.len() > LINE_BYTES_MAX {
-                return Err(ClientError::TooLarge { request: self.path.clone() });
+                return Err(ClientError::TooLarge { request: PATH.into() });
             }
             let frame = timeout(SILENCE_MAX, connection.body.frame()).await;
             let frame = frame.map_err(|_| ClientError::Timeout(SILENCE_MAX))?.ok_or(ClientError::Closed)?;
@@ -112,18 +114,23 @@ impl Events {
 
     async fn connect(&self) -> Result<Connection, ClientError> {
         let mut request = Request::builder()
-            .uri(&self.path)
+            .uri(PATH)
             .header(header::HOST, "localhost")
             .header(header::ACCEPT, "text/event-stream");
         if let Some(after) = self.after {
             request = request.header("last-event-id", after.0);
         }
-        let request =
-            request.body(Full::new(Bytes::new())).expect("the path was put together by the client itself");
+        let mut body = Bytes::new();
+        if !self.names.is_empty() {
+            let filter = EventFilter { units: self.names.clone() };
+            body = serde_json::to_vec(&filter).expect("the API's types have string keys only").into();
+            request = request.method(Method::POST).header(header::CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Full::new(body)).expect("the path is a constant, the rest well-formed");
         let (response, driver) = self.client.send(request).await?;
         if response.status() != StatusCode::OK {
             let status = response.status();
-            collect(response, &self.path).await?;
+            collect(response, PATH).await?;
             let message = format!("coreinitd answered {status} where a stream was expected");
             return Err(ClientError::Answer { status: status.as_u16(), message });
         }

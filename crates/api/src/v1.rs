@@ -9,6 +9,7 @@
 //! | `GET /v1/machines[?stale=true]` | [`Machines`] |
 //! | `POST /v1/cluster/init` with [`ClusterInit`] | 200 [`Status`]; 409 when there is a cluster already |
 //! | `GET /v1/events[?after=REVISION][&unit=NAME]...` | server-sent events, see [`Told`] |
+//! | `POST /v1/events[?after=REVISION]` with [`EventFilter`] | the same, for more names than an address can hold |
 //!
 //! Errors have fleet's body, [`crate::fleet::ErrorBody`].
 
@@ -189,7 +190,14 @@ pub struct ClusterInit {
     pub name: Option<String>,
 }
 
-/// One message of `GET /v1/events`, which are server-sent events (`text/event-stream`). The data is this as JSON:
+/// The units that a stream is to tell of; all, and the machines, when it is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventFilter {
+    #[serde(default)]
+    pub units: Vec<UnitName>,
+}
+
+/// One message of `/v1/events`, which are server-sent events (`text/event-stream`). The data is this as JSON:
 /// `{"revision":42,"kind":"unit","unit":{...}}`.
 ///
 /// A stream begins with what stands: every matching unit and machine, then `synced`. After that it tells what changes.
@@ -199,7 +207,7 @@ pub struct ClusterInit {
 /// `synced`. A stream that cannot be resumed, or whose reader is too slow, says `reset` and then what stands. Every 5 s in
 /// which nothing happens, an empty message says that the daemon is there.
 ///
-/// `?unit=` limits units to those named and leaves machines out. A named unit that is not in the cluster is told as `gone`
+/// Names (`?unit=`, [`EventFilter`]) limit units to those named and leave machines out. A named unit that is not in the cluster is told as `gone`
 /// when the stream begins, with the machines that still hold it; without names, only such units are told as `gone` at the
 /// beginning as some machine still holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

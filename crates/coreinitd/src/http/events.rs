@@ -64,8 +64,9 @@ pub(super) fn event_stream(
     room: &Arc<Room>,
     headers: &HeaderMap,
     query: &Parameters,
+    names: Vec<UnitName>,
 ) -> Result<Response, Refusal> {
-    let names: BTreeSet<UnitName> = query.units()?.into_iter().collect();
+    let names: BTreeSet<UnitName> = names.into_iter().collect();
     let after = revision_given(headers, query)?;
     let permit = room.feed.streams.clone().try_acquire_owned();
     let permit = permit.map_err(|_| Refusal::TooManyStreams(STREAMS_MAX))?;

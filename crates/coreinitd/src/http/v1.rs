@@ -26,7 +26,7 @@ pub(super) fn routes() -> Router<Arc<Room>> {
         .route("/v1/units/{name}", only("GET", get(unit)))
         .route("/v1/machines", only("GET", get(machines)))
         .route("/v1/cluster/init", only("POST", post(cluster_init)))
-        .route("/v1/events", only("GET", get(events)))
+        .route("/v1/events", only("GET and POST", get(events).post(events_of)))
 }
 
 fn only(methods: &'static str, router: MethodRouter<Arc<Room>>) -> MethodRouter<Arc<Room>> {
@@ -168,5 +168,16 @@ async fn events(
     headers: HeaderMap,
     query: Parameters,
 ) -> Result<Response, Refusal> {
-    event_stream(&room, &headers, &query)
+    event_stream(&room, &headers, &query, query.units()?)
+}
+
+async fn events_of(
+    State(room): State<Arc<Room>>,
+    headers: HeaderMap,
+    query: Parameters,
+    Payload(body): Payload,
+) -> Result<Response, Refusal> {
+    expect_json(&headers)?;
+    let filter: v1::EventFilter = decode_body(&body)?;
+    event_stream(&room, &headers, &query, filter.units)
 }

@@ -17,33 +17,47 @@ pub(super) struct Snapshot {
 
 /// Remembers the last answer of the scheduler, since most changes (what the machines report) leave it as it was.
 #[derive(Default)]
-pub(super) struct Placement(Mutex<Option<Snapshot>>);
+pub(super) struct Placement(Mutex<Option<Remembered>>);
+
+#[derive(Clone)]
+struct Remembered {
+    snapshot: Snapshot,
+    /// Some unit is wanted and has no living home, so the scheduler was asked.
+    homeless: bool,
+}
 
 impl Placement {
     pub(super) fn of(&self, state: &Arc<ClusterState>) -> Snapshot {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let unplaced = match last {
-            Some(last) if same_placement(&last.state, state) => last.unplaced,
-            _ => Arc::new(unplaced(state)),
+        let (homeless, unplaced) = match last.filter(|last| last.holds_for(state)) {
+            Some(last) => (last.homeless, last.snapshot.unplaced),
+            None if is_any_homeless(state) => (true, Arc::new(schedule(state).unplaced)),
+            None => (false, Arc::default()),
         };
         let snapshot = Snapshot { state: state.clone(), unplaced };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot.clone());
+        let remembered = Remembered { snapshot: snapshot.clone(), homeless };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(remembered);
         snapshot
     }
 }
 
-/// What the scheduler looks at is the same in both.
-fn same_placement(a: &ClusterState, b: &ClusterState) -> bool {
-    a.units.ptr_eq(&b.units) && a.assignments.ptr_eq(&b.assignments) && a.machines.ptr_eq(&b.machines)
+impl Remembered {
+    /// What the scheduler looks at is the same. A unit's reports matter to it only while the unit has no home: it waits for
+    /// the copies elsewhere to end.
+    fn holds_for(&self, state: &ClusterState) -> bool {
+        let last = &*self.snapshot.state;
+        last.units.ptr_eq(&state.units)
+            && last.assignments.ptr_eq(&state.assignments)
+            && last.machines.ptr_eq(&state.machines)
+            && (!self.homeless || last.observed.ptr_eq(&state.observed))
+    }
 }
 
-fn unplaced(state: &ClusterState) -> BTreeMap<UnitName, Unplaced> {
-    let wanted = state.units.iter().filter(|(_, unit)| unit.desired != DesiredState::Inactive);
-    let homeless = wanted.into_iter().any(|(name, _)| {
-        let home = state.assignments.get(name);
-        home.is_none_or(|home| is_lost(state, &home.machine))
-    });
-    if homeless { schedule(state).unplaced } else { BTreeMap::new() }
+fn is_any_homeless(state: &ClusterState) -> bool {
+    let mut wanted = state.units.iter().filter(|(_, unit)| unit.desired != DesiredState::Inactive);
+    wanted.any(|(name, _)| {
+        state.assignments.get(name).is_none_or(|assignment| is_lost(state, &assignment.machine))
+    })
 }
 
 /// Nobody hears from that machine, so what it last said counts no more.
