@@ -152,29 +152,35 @@ fn open(dir: &Path, kind: &EngineKind, mode: FlushMode) -> io::Result<Disk> {
         }
     };
     let failure = Failure::default();
-    let witness = Witness::open(files.clone())?;
-    let claim = witness.as_ref().map(Witness::claim).unwrap_or_default();
-    if let Some(engine) = witness.as_ref().map(Witness::engine).filter(|engine| engine != kind.name()) {
-        let what = format!("it was made with the engine {engine}, and {} is configured", kind.name());
+    let witness = Arc::new(match Witness::open(files.clone())? {
+        Some(witness) => witness,
+        None if EngineKind::left(dir) => {
+            return Err(damaged(format!("the file {:?} is missing", witness::NAME)));
+        }
+        None => {
+            let nonce = match kind {
+                EngineKind::Forgetful(memory) => memory.nonce(),
+                EngineKind::Sled | EngineKind::Redb => uuid::Uuid::new_v4().simple().to_string(),
+            };
+            Witness::create(files.clone(), kind.name(), nonce)?
+        }
+    });
+    if witness.engine() != kind.name() {
+        let what =
+            format!("it was made with the engine {}, and {} is configured", witness.engine(), kind.name());
         return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+    }
+    if !witness.made() {
+        kind.remove(dir)?;
     }
     let engine = match engine {
         Some(engine) => engine,
         None => kind.open(dir)?,
     };
-    let now = log_store::check(&*engine, &failure, &claim)?;
-    let witness = match witness {
-        Some(witness) => witness,
-        None if now == Claim::default() => {
-            let nonce = match kind {
-                EngineKind::Forgetful(memory) => memory.nonce(),
-                EngineKind::Sled | EngineKind::Redb => uuid::Uuid::new_v4().simple().to_string(),
-            };
-            Witness::create(files.clone(), kind.name(), nonce, now.clone())?
-        }
-        None => return Err(damaged(format!("the file {:?} is missing", witness::NAME))),
-    };
-    let witness = Arc::new(witness);
+    if !witness.made() {
+        failure.guard("making the store", || log_store::make(&*engine).and_then(|()| witness.set_made()))?;
+    }
+    let now = log_store::check(&*engine, &failure, &witness.claim())?;
     // What was found and not claimed may be what the last process did not see synced.
     failure.guard("syncing the log", || engine.sync().and_then(|()| witness.raise(now.clone())))?;
     identity(&*files, &witness)?;

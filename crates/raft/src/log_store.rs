@@ -373,10 +373,25 @@ fn scan(
     }
 }
 
-/// Reads all that the engine holds and compares it with what the witness claims. Finishes an interrupted purge, and writes
-/// the format into an empty store.
+/// Writes the format into a new store.
+pub(crate) fn make(engine: &dyn Engine) -> io::Result<()> {
+    let mut batch = Batch::default();
+    batch.put(Table::Meta, KEY_FORMAT, codec::encode(&FORMAT)?);
+    engine.write(&batch)?;
+    engine.sync()
+}
+
+/// Reads all that the engine holds and compares it with what the witness claims. Finishes an interrupted purge.
 pub(crate) fn check(engine: &dyn Engine, failure: &Failure, claim: &Claim) -> io::Result<Claim> {
     let get = |key: &[u8]| engine.get(Table::Meta, key);
+    match get(KEY_FORMAT)?.map(|bytes| codec::decode::<u32>(&bytes)).transpose()? {
+        Some(FORMAT) => {}
+        Some(other) => {
+            let what = format!("it is of format {other}, while this version knows {FORMAT}");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+        }
+        None => return Err(damaged("the record of the format is gone")),
+    }
     let vote: Option<Vote> = get(KEY_VOTE)?.map(|bytes| codec::decode(&bytes)).transpose()?;
     let purged: Option<Mark> = match get(KEY_PURGED)? {
         Some(bytes) => codec::decode(&bytes)?,
@@ -393,21 +408,7 @@ pub(crate) fn check(engine: &dyn Engine, failure: &Failure, claim: &Claim) -> io
         remove_purged(engine, failure, purged.id.index)?;
     }
     let last = check_entries(engine, purged.as_ref(), claim)?;
-    let now = Claim { vote, purged, last };
-    match get(KEY_FORMAT)?.map(|bytes| codec::decode::<u32>(&bytes)).transpose()? {
-        Some(FORMAT) => {}
-        Some(other) => {
-            let what = format!("format {other}, while this version knows {FORMAT}");
-            return Err(io::Error::new(io::ErrorKind::Unsupported, what));
-        }
-        None if now == Claim::default() && *claim == Claim::default() => {
-            let mut batch = Batch::default();
-            batch.put(Table::Meta, KEY_FORMAT, codec::encode(&FORMAT)?);
-            failure.guard("writing the format", || engine.write(&batch).and_then(|()| engine.sync()))?;
-        }
-        None => return Err(damaged("the record of the format is gone")),
-    }
-    Ok(now)
+    Ok(Claim { vote, purged, last })
 }
 
 /// No hole, every entry whole and chained to the one before, and all that the witness claims; the last mark.

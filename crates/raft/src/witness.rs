@@ -44,6 +44,8 @@ struct Slot {
     engine: String,
     /// Tells one life of this store from the next.
     nonce: String,
+    /// Whether the engine's files were ever complete. Before that nothing was promised, and they may be made anew.
+    made: bool,
     /// Whether there must be a file that says who this node is.
     identified: bool,
     claim: Claim,
@@ -62,10 +64,11 @@ struct State {
 }
 
 impl Witness {
-    /// Makes the file of a new store.
-    pub fn create(files: Arc<dyn Files>, engine: &str, nonce: String, claim: Claim) -> io::Result<Witness> {
-        let engine = engine.into();
-        let slot = Slot { sequence: 0, engine, nonce, identified: false, claim, committed: None };
+    /// Makes the file of a new store, before anything else of it.
+    pub fn create(files: Arc<dyn Files>, engine: &str, nonce: String) -> io::Result<Witness> {
+        let (engine, claim) = (engine.into(), Claim::default());
+        let slot =
+            Slot { sequence: 0, engine, nonce, made: false, identified: false, claim, committed: None };
         files.replace(NAME, &[padded(&slot)?, padded(&slot)?].concat())?;
         Ok(Witness { files, state: Mutex::new(State { slot, committed: None }) })
     }
@@ -92,6 +95,10 @@ impl Witness {
         self.lock().slot.nonce.clone()
     }
 
+    pub fn made(&self) -> bool {
+        self.lock().slot.made
+    }
+
     pub fn identified(&self) -> bool {
         self.lock().slot.identified
     }
@@ -110,15 +117,21 @@ impl Witness {
 
     /// Takes note that the engine may hold less from now on.
     pub fn lower(&self, claim: Claim) -> io::Result<()> {
-        let state = &mut *self.lock();
-        state.slot.claim = claim;
-        self.write(&mut state.slot, Durability::PowerCut)?;
-        self.write(&mut state.slot, Durability::PowerCut)
+        self.alter_for_good(|slot| slot.claim = claim)
+    }
+
+    pub fn set_made(&self) -> io::Result<()> {
+        self.alter_for_good(|slot| slot.made = true)
     }
 
     pub fn set_identified(&self) -> io::Result<()> {
+        self.alter_for_good(|slot| slot.identified = true)
+    }
+
+    /// Both slots, so that no older one can come to count again.
+    fn alter_for_good(&self, alter: impl FnOnce(&mut Slot)) -> io::Result<()> {
         let state = &mut *self.lock();
-        state.slot.identified = true;
+        alter(&mut state.slot);
         self.write(&mut state.slot, Durability::PowerCut)?;
         self.write(&mut state.slot, Durability::PowerCut)
     }
@@ -168,4 +181,36 @@ fn read(bytes: &[u8]) -> io::Result<Slot> {
     let (length, rest) = bytes.split_first_chunk::<2>().ok_or_else(|| damaged("a slot is too short"))?;
     let length = usize::from(u16::from_le_bytes(*length));
     codec::decode(rest.get(..length).ok_or_else(|| damaged("a slot is too short"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As it lies on disks since the first version. Never changed: a store whose witness cannot be read is refused.
+    const SLOT: &str = "2600015a5429150904736c656402643601010104010200010209fcefbeadde01020afb0403010209";
+
+    #[test]
+    fn a_slot_is_read_as_ever() {
+        use openraft::vote::RaftLeaderIdExt;
+        let id = |index| LogId::new(openraft::impls::leader_id_std::LeaderId::new_committed(2, 1), index);
+        let claim = Claim {
+            vote: Some(Vote::new(4, 2)),
+            purged: Some(Mark { id: id(9), chain: 0xdead_beef }),
+            last: Some(Mark { id: id(10), chain: 0x0304 }),
+        };
+        let slot = Slot {
+            sequence: 9,
+            engine: "sled".into(),
+            nonce: "d6".into(),
+            made: true,
+            identified: true,
+            claim,
+            committed: Some(id(9)),
+        };
+        let bytes = padded(&slot).unwrap();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex.trim_end_matches('0'), SLOT);
+        assert_eq!(read(&bytes).unwrap(), slot);
+    }
 }

@@ -8,6 +8,7 @@ mod forgetful;
 mod redb;
 mod sled;
 
+use std::fs;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -81,6 +82,22 @@ impl EngineKind {
             EngineKind::Sled => "sled",
             EngineKind::Redb => "redb",
             EngineKind::Forgetful(_) => "forgetful",
+        }
+    }
+
+    /// Whether `dir` holds files of any engine.
+    pub fn left(dir: &Path) -> bool {
+        ["sled", "sled.new", "redb"].iter().any(|name| dir.join(name).exists())
+    }
+
+    /// Removes this engine's files under `dir`.
+    pub fn remove(&self, dir: &Path) -> io::Result<()> {
+        match self {
+            EngineKind::Sled | EngineKind::Redb => match fs::remove_dir_all(dir.join(self.name())) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other,
+            },
+            EngineKind::Forgetful(_) => Ok(()),
         }
     }
 
