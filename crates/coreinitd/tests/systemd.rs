@@ -180,7 +180,7 @@ async fn a_real_systemd_is_driven() {
     let host = Host::boot();
     let units = host.systemd().await;
     as_fast_as_systemctl(&host, &units, 1).await;
-    as_fast_as_systemctl(&host, &units, 500).await;
+    as_fast_as_systemctl(&host, &units, 100).await;
 
     a_file_in_a_directory_without_new_time_is_found(&host, &units).await;
 

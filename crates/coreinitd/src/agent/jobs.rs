@@ -91,10 +91,14 @@ impl Jobs {
                 JobEnd::Replaced => Some(told(job.kind, "another job took its place".into(), Vec::new())),
                 JobEnd::Failed { reason } => {
                     let Failure { reason: of_unit, journal } = units.failure(&unit).await;
-                    // The unit itself says more, if it is the unit that failed.
+                    // The unit itself says more, if it is the unit that failed; else its journal is of
+                    // another time.
                     let says_more = matches!(reason.as_str(), "failed" | "timeout")
                         && !matches!(of_unit.as_str(), "" | "success");
-                    Some(told(job.kind, if says_more { of_unit } else { reason.clone() }, journal))
+                    Some(match says_more {
+                        true => told(job.kind, of_unit, journal),
+                        false => told(job.kind, reason.clone(), Vec::new()),
+                    })
                 }
             };
             Ended::Job { unit, job, number, end, failure }

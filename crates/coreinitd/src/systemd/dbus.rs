@@ -245,12 +245,21 @@ impl UnitManager for DBus {
         if !linked.is_empty() {
             let resets = linked.iter().map(|name| calls::reset_failed(&link, name, &shared.calls));
             join_all(resets).await;
-            let names = linked.iter().map(|name| name.as_str().to_string()).collect();
-            let done = link.manager.disable_unit_files(names, true).await;
-            done.map_err(|error| call_error("DisableUnitFiles", error))?;
         }
         let mut failed = BTreeMap::new();
-        for name in units {
+        let names = |units: &[UnitName]| units.iter().map(|name| name.as_str().to_string()).collect();
+        if !linked.is_empty() && link.manager.disable_unit_files(names(&linked), true).await.is_err() {
+            for name in &linked {
+                let one = link.manager.disable_unit_files(names(std::slice::from_ref(name)), true).await;
+                match one.map_err(|error| call_error("DisableUnitFiles", error)) {
+                    Ok(_) => {}
+                    Err(lost @ UnitError::Unreachable { .. }) => return Err(lost),
+                    Err(error) => drop(failed.insert(name.clone(), error)),
+                }
+            }
+        }
+        // A file whose link is still there must stay: it is how the unit is known to be ours.
+        for name in units.iter().filter(|name| !shared.files.is_linked(name)) {
             match shared.files.remove(name) {
                 Ok(()) => shared.suspects().remove(name),
                 Err(error) => failed.insert(name.clone(), error).is_some(),

@@ -17,6 +17,9 @@ use crate::systemd::{JobEnd, UnitError};
 /// After so long without a word systemd is asked whether the job still exists: the signal may have been lost.
 const LOOK_AGAIN: Duration = Duration::from_secs(20);
 
+/// Ends kept for requests on their way. Others start jobs too; one that is not kept is looked for later.
+const EARLY_MAX: usize = 10_000;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobKind {
     Start,
@@ -65,7 +68,9 @@ impl Jobs {
         let mut inner = self.lock();
         match inner.waiting.remove(job) {
             Some(waiting) => waiting.into_iter().for_each(|waiting| drop(waiting.send(result.into()))),
-            None if inner.on_their_way > 0 => drop(inner.early.insert(job.into(), result.into())),
+            None if inner.on_their_way > 0 && inner.early.len() < EARLY_MAX => {
+                inner.early.insert(job.into(), result.into());
+            }
             None => {}
         }
     }
