@@ -1,8 +1,10 @@
-//! Bytes between equals: the log, the vote, snapshots and what peers say to each other. The only user of bincode.
+//! Bytes between equals: the log, the vote, snapshots and what peers say to each other. The only user of
+//! bincode.
 //!
-//! A record is `[version u8][crc32 of the body, u32 LE][body]`, the body in bincode 2's standard configuration. All of it
-//! is consumed or all of it refused. Published types never change; enums only get new variants at their end, because a
-//! variant is known by its position. `tests/golden` holds bytes of every published kind.
+//! A record is `[version u8][crc32 of the body, u32 LE][body]`, the body in bincode 2's standard
+//! configuration. All of it is consumed or all of it refused. Published types never change; enums only get
+//! new variants at their end, because a variant is known by its position. `tests/golden` holds bytes of every
+//! published kind.
 
 use std::io;
 

@@ -1,6 +1,6 @@
-//! Everything of one node that is on its disk: the log and the vote, the snapshots, who the node is. Opening checks all of
-//! it from end to end; a store that is doubted is refused, because a node that forgot its vote or an acknowledged entry
-//! endangers the whole cluster.
+//! Everything of one node that is on its disk: the log and the vote, the snapshots, who the node is. Opening
+//! checks all of it from end to end; a store that is doubted is refused, because a node that forgot its vote
+//! or an acknowledged entry endangers the whole cluster.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -133,7 +133,8 @@ impl Disk {
         Ok(self.witness.nonce())
     }
 
-    /// Says what failed, once an I/O error has happened. Nothing is acknowledged after that: the process has to end.
+    /// Says what failed, once an I/O error has happened. Nothing is acknowledged after that: the process has
+    /// to end.
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
         self.failure.failed.subscribe()
     }
@@ -237,7 +238,8 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
     text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("the engine panicked").to_string()
 }
 
-/// Moves the store away, whole, to a folder beside it, `DIR.damaged-1` or the next number that is free; that folder.
+/// Moves the store away, whole, to a folder beside it, `DIR.damaged-1` or the next number that is free; that
+/// folder.
 pub fn set_aside(dir: &Path) -> io::Result<PathBuf> {
     let mut number = 1;
     loop {

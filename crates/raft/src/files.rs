@@ -1,5 +1,5 @@
-//! The files beside the engine's: small ones replaced whole, and the witness, written in place. A seam, because a simulated
-//! machine has no files.
+//! The files beside the engine's: small ones replaced whole, and the witness, written in place. A seam,
+//! because a simulated machine has no files.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

@@ -1,5 +1,5 @@
-//! Group commit: the writes that come while one sync runs share the next. One thread syncs; in a simulation, which has no
-//! threads, each write syncs for itself.
+//! Group commit: the writes that come while one sync runs share the next. One thread syncs; in a simulation,
+//! which has no threads, each write syncs for itself.
 
 use std::io;
 use std::sync::Arc;

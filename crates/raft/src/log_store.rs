@@ -1,8 +1,9 @@
-//! The log and the vote, as openraft wants them kept. Nothing is acknowledged before it is durable; after an I/O error
-//! nothing is acknowledged any more.
+//! The log and the vote, as openraft wants them kept. Nothing is acknowledged before it is durable; after an
+//! I/O error nothing is acknowledged any more.
 //!
-//! An entry is stored as `[chain u32 LE][record]`, cut into pieces that suit every engine. The chain is a checksum over
-//! the entry and the chain of the entry before it, so that at the start the whole log can be checked against the witness.
+//! An entry is stored as `[chain u32 LE][record]`, cut into pieces that suit every engine. The chain is a
+//! checksum over the entry and the chain of the entry before it, so that at the start the whole log can be
+//! checked against the witness.
 
 use std::cmp::Ordering;
 use std::fmt::Debug;
@@ -68,7 +69,8 @@ impl LogStore {
         self.log.failure.guard("writing the log", || self.log.engine.write(batch))
     }
 
-    /// Reads entries from `start` on while they are in `range` and their sizes' sum is below `bytes_max`; one at least.
+    /// Reads entries from `start` on while they are in `range` and their sizes' sum is below `bytes_max`; one
+    /// at least.
     fn read(&self, start: u64, range: &impl RangeBounds<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
         let mut bytes = 0;
@@ -381,7 +383,8 @@ pub(crate) fn make(engine: &dyn Engine) -> io::Result<()> {
     engine.sync()
 }
 
-/// Reads all that the engine holds and compares it with what the witness claims. Finishes an interrupted purge.
+/// Reads all that the engine holds and compares it with what the witness claims. Finishes an interrupted
+/// purge.
 pub(crate) fn check(engine: &dyn Engine, failure: &Failure, claim: &Claim) -> io::Result<Claim> {
     let get = |key: &[u8]| engine.get(Table::Meta, key);
     match get(KEY_FORMAT)?.map(|bytes| codec::decode::<u32>(&bytes)).transpose()? {

@@ -1,9 +1,9 @@
-//! A look at the store from another process, before this one opens it. Over damaged files sled can panic or overrun its
-//! memory; where a panic ends the process, the daemon could then never set such a store aside.
+//! A look at the store from another process, before this one opens it. Over damaged files sled can panic or
+//! overrun its memory; where a panic ends the process, the daemon could then never set such a store aside.
 //!
 //! The daemon starts its own program with arguments by which that calls [`answer`] and does nothing else.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -24,12 +24,13 @@ pub fn answer(dir: &Path, kind: EngineKind) -> u8 {
         Err(DiskError::Damaged { what, .. }) => (DAMAGED, what),
         Err(error) => (OTHER, error.to_string()),
     };
-    eprintln!("{said}");
+    // Where nobody can hear it, the code says enough.
+    let _ = writeln!(io::stderr(), "{said}");
     code
 }
 
-/// Runs `command`, which has to call [`answer`] for `dir`. [`DiskError::Damaged`] when the store must not be used; any
-/// other trouble with it shows when it is opened.
+/// Runs `command`, which has to call [`answer`] for `dir`. [`DiskError::Damaged`] when the store must not be
+/// used; any other trouble with it shows when it is opened.
 pub fn probe(dir: &Path, mut command: Command) -> Result<(), DiskError> {
     let path = dir.to_path_buf();
     let output = command.stdin(Stdio::null()).stdout(Stdio::null()).output();

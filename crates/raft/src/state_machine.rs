@@ -1,5 +1,6 @@
-//! The cluster's state as the committed log makes it. It lives in memory; durable are the log and the snapshots. Each batch
-//! of entries is published as one new state, and only then answered, so that whoever proposed finds it there.
+//! The cluster's state as the committed log makes it. It lives in memory; durable are the log and the
+//! snapshots. Each batch of entries is published as one new state, and only then answered, so that whoever
+//! proposed finds it there.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -1,9 +1,9 @@
-//! A small file that says what the engine must at least hold. An engine that finds its newest records damaged takes them
-//! for a write that was cut off and forgets them without a word; the witness makes that visible.
+//! A small file that says what the engine must at least hold. An engine that finds its newest records damaged
+//! takes them for a write that was cut off and forgets them without a word; the witness makes that visible.
 //!
-//! It is written after the engine's sync and not synced itself, which costs nothing: after a power cut it may be older than
-//! the engine, never newer. Only where it has to claim less than before, it is synced first. Two slots in turn, each in a
-//! sector of its own with its own checksum: a damaged slot leaves the other.
+//! It is written after the engine's sync and not synced itself, which costs nothing: after a power cut it may
+//! be older than the engine, never newer. Only where it has to claim less than before, it is synced first.
+//! Two slots in turn, each in a sector of its own with its own checksum: a damaged slot leaves the other.
 //!
 //! It also keeps what was committed, so that a restart without a quorum still shows the last known state.
 
@@ -44,7 +44,8 @@ struct Slot {
     engine: String,
     /// Tells one life of this store from the next.
     nonce: String,
-    /// Whether the engine's files were ever complete. Before that nothing was promised, and they may be made anew.
+    /// Whether the engine's files were ever complete. Before that nothing was promised, and they may be made
+    /// anew.
     made: bool,
     /// Whether there must be a file that says who this node is.
     identified: bool,
@@ -187,7 +188,8 @@ fn read(bytes: &[u8]) -> io::Result<Slot> {
 mod tests {
     use super::*;
 
-    /// As it lies on disks since the first version. Never changed: a store whose witness cannot be read is refused.
+    /// As it lies on disks since the first version. Never changed: a store whose witness cannot be read is
+    /// refused.
     const SLOT: &str = "2600015a5429150904736c656402643601010104010200010209fcefbeadde01020afb0403010209";
 
     #[test]

@@ -1,7 +1,9 @@
-//! Bytes that were written once must be read for ever. Each file in `tests/golden` holds one published value in hex.
+//! Bytes that were written once must be read for ever. Each file in `tests/golden` holds one published value
+//! in hex.
 //!
-//! To add one, append it to [`values`] and run this test with `COREINIT_ADD_GOLDEN=1`, which writes the missing file. A
-//! file that exists is never changed: when this test fails for it, the code has to change back.
+//! To add one, append it to [`values`] and run this test with `COREINIT_ADD_GOLDEN=1`, which writes the
+//! missing file. A file that exists is never changed: when this test fails for it, the code has to change
+//! back.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -1,5 +1,5 @@
-//! The disk of a simulated machine, in memory: the engine and the files beside it. It outlives the daemon that uses it, and
-//! when its power is cut it forgets what was not synced. Chance comes from its seed.
+//! The disk of a simulated machine, in memory: the engine and the files beside it. It outlives the daemon
+//! that uses it, and when its power is cut it forgets what was not synced. Chance comes from its seed.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,8 +1,8 @@
-//! The seam to whatever keeps key and value on disk: get, scan, an atomic batch across tables, sync. Nothing more, so that
-//! one engine can take the place of another.
+//! The seam to whatever keeps key and value on disk: get, scan, an atomic batch across tables, sync. Nothing
+//! more, so that one engine can take the place of another.
 //!
-//! Writes become durable in the order they were made: what survives a power cut is everything before the last finished
-//! [`Engine::sync`], and of what came later a prefix.
+//! Writes become durable in the order they were made: what survives a power cut is everything before the last
+//! finished [`Engine::sync`], and of what came later a prefix.
 
 mod forgetful;
 mod redb;
@@ -61,8 +61,8 @@ pub trait Engine: Send + Sync + 'static {
     fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> io::Result<()>;
     /// Readable when it returns; durable after the next [`Engine::sync`].
     fn write(&self, batch: &Batch) -> io::Result<()>;
-    /// Everything written before the call is durable when it returns. Never call it again after it failed: what the
-    /// kernel could not write it may have forgotten.
+    /// Everything written before the call is durable when it returns. Never call it again after it failed:
+    /// what the kernel could not write it may have forgotten.
     fn sync(&self) -> io::Result<()>;
 }
 

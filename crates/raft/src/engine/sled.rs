@@ -1,13 +1,14 @@
-//! sled 0.34.7, contained. As shipped it loses acknowledged data when the power goes, and can refuse to open after a kill.
-//! What is done about each:
+//! sled 0.34.7, contained. As shipped it loses acknowledged data when the power goes, and can refuse to open
+//! after a kill. What is done about each:
 //!
-//! * Its flush is `sync_file_range`, which neither flushes the disk's cache nor commits the file's size: after each flush
-//!   we call `fdatasync` on the file ourselves.
-//! * A kill while it writes its index snapshot leaves `snap.X.generating`, which the next start takes for the snapshot:
-//!   such files are removed first. An index snapshot that cannot be read is removed too; the index is then read from the log.
+//! * Its flush is `sync_file_range`, which neither flushes the disk's cache nor commits the file's size:
+//!   after each flush we call `fdatasync` on the file ourselves.
+//! * A kill while it writes its index snapshot leaves `snap.X.generating`, which the next start takes for the
+//!   snapshot: such files are removed first. An index snapshot that cannot be read is removed too; the index
+//!   is then read from the log.
 //! * It never syncs `conf`: all files and folders are synced once after the start.
-//! * A page larger than a quarter of a segment goes to an own file under `blobs`, which is never synced. A page holds up to
-//!   20 values, so values are limited to [`VALUE_BYTES_MAX`].
+//! * A page larger than a quarter of a segment goes to an own file under `blobs`, which is never synced. A
+//!   page holds up to 20 values, so values are limited to [`VALUE_BYTES_MAX`].
 //! * Its file grows far beyond what it holds: a start that finds it so copies what is there into a new one.
 //! * It has no timer of its own here: what is durable when is our decision alone.
 
@@ -52,7 +53,8 @@ impl SledEngine {
         SledEngine::open_compact(dir, SPARSE)
     }
 
-    /// Copies `DIR` to `DIR.new`, moves `DIR` to `DIR.old` and the copy to `DIR`. A start in between goes on from there.
+    /// Copies `DIR` to `DIR.new`, moves `DIR` to `DIR.old` and the copy to `DIR`. A start in between goes on
+    /// from there.
     fn open_compact(dir: &Path, sparse: Sparse) -> io::Result<SledEngine> {
         let (old, new) = (dir.with_added_extension("old"), dir.with_added_extension("new"));
         if !dir.exists() && new.join(WHOLE).exists() {
@@ -104,7 +106,7 @@ impl SledEngine {
         remove_snapshots(dir, |name| name.ends_with(".generating"))?;
         let db = match open_unlocked(dir) {
             Err(error) if !matches!(error, sled::Error::Io(_)) => {
-                tracing::warn!(%error, "sled cannot open its files; trying again without its index snapshots");
+                tracing::warn!(%error, "sled cannot open; trying again without its index snapshots");
                 remove_snapshots(dir, |_| true)?;
                 open_unlocked(dir)
             }

@@ -1,4 +1,5 @@
-//! The processes that are killed, recorded and asked: this program, started again with one test and a task for it.
+//! The processes that are killed, recorded and asked: this program, started again with one test and a task
+//! for it.
 
 use std::collections::VecDeque;
 use std::io::Write;

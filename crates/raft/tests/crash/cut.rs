@@ -1,5 +1,6 @@
-//! A model of a disk that loses its power. A file's bytes are safe once a sync that began after they were written has
-//! ended; a name, once its folder was synced. The rest is lost, or each page and each folder's last changes by chance.
+//! A model of a disk that loses its power. A file's bytes are safe once a sync that began after they were
+//! written has ended; a name, once its folder was synced. The rest is lost, or each page and each folder's
+//! last changes by chance.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,5 @@
-//! The power is cut at any moment: of a new store's first minutes, and of one that was killed and purged before.
+//! The power is cut at any moment: of a new store's first minutes, and of one that was killed and purged
+//! before.
 
 use std::path::{Path, PathBuf};
 

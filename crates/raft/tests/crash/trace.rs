@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// All that can change a file or its name, and all that moves a file descriptor.
-const CALLS: &str = "trace=openat,creat,close,dup,dup2,dup3,fcntl,lseek,write,writev,pwrite64,pwritev,ftruncate,fallocate,\
-fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir";
+const CALLS: &str = "trace=openat,creat,close,dup,dup2,dup3,fcntl,lseek,write,writev,pwrite64,pwritev,\
+ftruncate,fallocate,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir";
 
 /// One moment of the child's life.
 #[derive(Clone, Debug, PartialEq, Eq)]
