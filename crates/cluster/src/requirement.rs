@@ -39,6 +39,8 @@ pub enum RequirementError {
         "Global units are not supported yet; start an instance for each machine, with Conflicts= between them"
     )]
     Global,
+    #[error("there is not one option in any section of it; a unit file has sections such as [Service]")]
+    Empty,
     #[error("Replaces= is not supported yet; use Conflicts=, or destroy the unit that is to be replaced")]
     Replaces,
 }
@@ -61,6 +63,9 @@ impl fmt::Display for Warning {
 /// Checks what a unit asks of the cluster, before it is stored: what can never be met is an error, what has
 /// no effect a warning.
 pub fn validate(name: &UnitName, file: &UnitFile) -> Result<Vec<Warning>, RequirementError> {
+    if file.options().is_empty() {
+        return Err(RequirementError::Empty);
+    }
     Requirements::of(name, file)?;
     let ours = file.options().iter().filter(|option| OUR_SECTIONS.contains(&&*option.section));
     let unknown = ours.filter(|option| Key::named(&option.name).is_none());

@@ -12,8 +12,8 @@ use serde::Deserialize;
 
 /// The port for everything that daemons say to each other.
 pub const PORT: u16 = 7340;
-/// openraft tells every step of every election at `info`.
-const LOG: &str = "info,openraft=warn";
+/// openraft tells every step of every election at `info`, and every call to a machine that is down at `warn`.
+const LOG: &str = "info,openraft=error";
 const CONFIG_PATH: &str = "/etc/coreinit/coreinitd.toml";
 
 /// systemd at the level of the cluster: the daemon of one machine.
@@ -241,7 +241,6 @@ fn duration(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(number * unit).ok()
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,9 +263,10 @@ mod tests {
     #[test]
     fn the_port_opens_only_when_told_twice() {
         check("listen = '0.0.0.0:7340'", Err("insecure_transport = true"));
-        check("listen = '10.1.2.3'\ninsecure_transport = true", Ok(|c| {
-            c.exposed && c.advertise.as_deref() == Some("10.1.2.3:7340") && c.address() == "10.1.2.3"
-        }));
+        check(
+            "listen = '10.1.2.3'\ninsecure_transport = true",
+            Ok(|c| c.exposed && c.advertise.as_deref() == Some("10.1.2.3:7340") && c.address() == "10.1.2.3"),
+        );
     }
 
     #[test]
@@ -280,9 +280,10 @@ mod tests {
 
     #[test]
     fn three_equal_lines() {
-        check("bootstrap_expect = 3\njoin = ['a', 'b:1', 'c']", Ok(|c| {
-            c.bootstrap_expect == 3 && c.join == ["a:7340", "b:1", "c:7340"]
-        }));
+        check(
+            "bootstrap_expect = 3\njoin = ['a', 'b:1', 'c']",
+            Ok(|c| c.bootstrap_expect == 3 && c.join == ["a:7340", "b:1", "c:7340"]),
+        );
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The leader's loop: while this machine leads, it gives units their homes and tells who is alive.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::{ClusterState, Command, Liveness, schedule};
+use cluster::{ClusterState, Command, Decision, Liveness, MachineId, schedule};
 use store::{ProposeError, Role, Store};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -46,7 +47,7 @@ pub async fn run(store: Arc<dyn Store>, machine_lost_after: Duration, mut stop: 
 /// What has to be proposed: who was lost and who is back first, since homes follow from that.
 fn decide(
     state: &ClusterState,
-    silence: &std::collections::BTreeMap<cluster::MachineId, Duration>,
+    silence: &BTreeMap<MachineId, Duration>,
     machine_lost_after: Duration,
 ) -> Vec<Command> {
     let mut commands = Vec::new();
@@ -54,11 +55,11 @@ fn decide(
         let Some(silent) = silence.get(id) else { continue };
         match machine.liveness {
             Liveness::Ready if *silent >= machine_lost_after => {
-                tracing::warn!(machine = %id, name = machine.info.name, ?silent, "machine is lost");
+                tracing::warn!(machine = %id, "{} is lost: silent for {silent:.1?}", machine.info.name);
                 commands.push(Command::MarkLost { machine: id.clone() });
             }
             Liveness::Lost if *silent < machine_lost_after / 2 => {
-                tracing::info!(machine = %id, name = machine.info.name, "machine is back");
+                tracing::info!(machine = %id, "{} is back", machine.info.name);
                 commands.push(Command::MarkReady { machine: id.clone() });
             }
             Liveness::Ready | Liveness::Lost => {}
@@ -69,7 +70,17 @@ fn decide(
     }
     let schedule = schedule(state);
     for decision in &schedule.decisions {
-        tracing::info!(?decision, "decided");
+        match decision {
+            Decision::Assign { unit, machine, reason, .. } => {
+                tracing::info!(%unit, %machine, "{unit} goes to {machine}: {reason}")
+            }
+            Decision::Unassign { unit, machine, reason } => {
+                tracing::info!(%unit, %machine, "{unit} leaves {machine}: {reason}")
+            }
+            Decision::Forget { unit, machine } => {
+                tracing::debug!(%unit, %machine, "{unit} on {machine} is forgotten")
+            }
+        }
     }
     schedule.decisions.into_iter().map(|decision| decision.into_command()).collect()
 }

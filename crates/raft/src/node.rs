@@ -140,6 +140,26 @@ impl Node {
         self.metrics().current_term
     }
 
+    /// Whether this node has taken its place: it is a member, and its machine's former node is none any more. Until then
+    /// the text says what is awaited.
+    pub fn settled(&self) -> Result<(), String> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        if membership.get_node(&self.identity.node).is_none() {
+            return Err(
+                "waiting for the cluster's state; or this machine was removed from the cluster".into()
+            );
+        }
+        let former = |(node, member): (&NodeId, &Member)| {
+            *node < self.identity.node && member.machine == self.identity.machine
+        };
+        match membership.nodes().any(former) {
+            true => Err("taking the place of this machine's former store".into()),
+            false => Ok(()),
+        }
+    }
+
     /// The leader by openraft's book, however long it has been silent; `None` when it is this node or unknown.
     pub fn leader(&self) -> Option<(NodeId, Member)> {
         let metrics = self.raft.server_metrics();

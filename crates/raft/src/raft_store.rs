@@ -25,6 +25,7 @@ use crate::peers::{CallError, Peers};
 use crate::runtime::Runtime;
 use crate::server::{Handler, serve};
 use crate::transport::Transport;
+use crate::types::Member;
 
 /// The largest proposal, encoded: a batch of several thousand ordinary unit files.
 pub const PROPOSAL_BYTES_MAX: usize = 8 << 20;
@@ -34,7 +35,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a role is looked at between openraft's own announcements.
 const ROLE_INTERVAL: Duration = Duration::from_millis(200);
-const MEMBERSHIP_INTERVAL: Duration = Duration::from_secs(1);
+/// Short, because a voter without a store is one that the cluster cannot spare.
+const MEMBERSHIP_INTERVAL: Duration = Duration::from_millis(200);
 /// How soon a proposal that found no leader tries again, when no change of roles wakes it before.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -376,7 +378,10 @@ impl Shared {
         let mut metrics = node.raft.server_metrics();
         let mut tick = tokio::time::interval(ROLE_INTERVAL);
         loop {
-            let role = node.role();
+            let role = match node.settled() {
+                Ok(()) => node.role(),
+                Err(hint) => Role::Unformed { hint },
+            };
             if !matches!(role, Role::Leader { .. }) {
                 node.liveness.deaf();
             }
@@ -417,22 +422,36 @@ impl Shared {
 
     /// Where the leader is to be asked.
     fn target(&self, node: &Node) -> Target {
-        match node.role() {
+        match &*self.role.borrow() {
             Role::Leader { .. } => Target::Me,
-            Role::Follower { .. } => node.leader().map_or(Target::Nobody, |(_, m)| Target::Peer(m.address)),
+            Role::Follower { leader } => match node.leader() {
+                Some((_, member)) if member.machine == leader.as_str() => Target::Peer(member),
+                Some(_) | None => Target::Nobody,
+            },
             Role::Leaderless | Role::Unformed { .. } => Target::Nobody,
         }
     }
 
+    /// Asks the leader for as long as it is the leader: one that was cut off would let us wait for ever.
     async fn ask_leader(
         &self,
         node: &Node,
-        address: &str,
+        leader: &Member,
         request: Request,
         deadline: Instant,
     ) -> Result<Response, CallError> {
         let envelope = Envelope { cluster: node.identity.cluster_id.clone(), to: None, request };
-        self.peers.call(address, &envelope, remaining(deadline)).await
+        let mut roles = self.role.subscribe();
+        let leads =
+            |role: &Role| matches!(role, Role::Follower { leader: id } if id.as_str() == leader.machine);
+        tokio::select! {
+            // Not resumed when cancelled: what became of the request is unknown then, and the caller is told so.
+            answer = self.peers.call(&leader.address, &envelope, remaining(deadline)) => answer,
+            _ = roles.wait_for(|role| !leads(role)) => {
+                let source = io::Error::other("it does not lead any more");
+                Err(CallError::NoAnswer { address: leader.address.clone(), source })
+            }
+        }
     }
 
     /// Until roles change, or a moment has passed; `false` when the deadline has.
@@ -459,7 +478,7 @@ impl Shared {
 
 enum Target {
     Me,
-    Peer(String),
+    Peer(Member),
     Nobody,
 }
 
@@ -514,9 +533,9 @@ impl Store for RaftStore {
                     let proposed = node.batches.propose(commands.clone());
                     tokio::time::timeout_at(deadline, proposed).await.unwrap_or(Err(Refusal::Unknown))
                 }
-                Target::Peer(address) => {
+                Target::Peer(leader) => {
                     let request = Request::Propose { commands: commands.clone() };
-                    match self.0.ask_leader(node, &address, request, deadline).await {
+                    match self.0.ask_leader(node, &leader, request, deadline).await {
                         Ok(Response::Proposed { revision, outcomes }) => {
                             Ok(Committed { revision: Revision(revision), outcomes })
                         }
@@ -563,8 +582,8 @@ impl Store for RaftStore {
                     let index = tokio::time::timeout_at(deadline, node.read_index()).await;
                     index.unwrap_or(Err(Refusal::NotLeader { leader: None }))
                 }
-                Target::Peer(address) => {
-                    match self.0.ask_leader(node, &address, Request::ReadIndex, deadline).await {
+                Target::Peer(leader) => {
+                    match self.0.ask_leader(node, &leader, Request::ReadIndex, deadline).await {
                         Ok(Response::ReadIndex { index }) => Ok(index),
                         Err(CallError::Refused { source, .. }) => Err(source),
                         Ok(_) | Err(CallError::NoAnswer { .. } | CallError::Unreachable { .. }) => {
@@ -602,9 +621,9 @@ impl Store for RaftStore {
         match self.0.target(node) {
             Target::Me => Ok(()),
             Target::Nobody => Err(no_leader()),
-            Target::Peer(address) => {
+            Target::Peer(leader) => {
                 let request = Request::Here { machine: self.0.options.machine.to_string() };
-                match self.0.ask_leader(node, &address, request, deadline).await {
+                match self.0.ask_leader(node, &leader, request, deadline).await {
                     Ok(_) => Ok(()),
                     Err(CallError::NoAnswer { .. }) => Err(ReadError::Timeout),
                     Err(CallError::Unreachable { .. } | CallError::Refused { .. }) => Err(no_leader()),
