@@ -55,7 +55,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const ROOMS: &[(&str, &str, &[&str])] = &[
     ("zbus", "coreinitd", &["crates/coreinitd/src/systemd"]),
     ("zbus_systemd", "coreinitd", &["crates/coreinitd/src/systemd"]),
-    ("axum", "coreinitd", &["crates/coreinitd/src/http"]),
+    ("axum", "coreinitd", &["crates/coreinitd/src/http", "crates/coreinitd/tests/http"]),
     ("openraft", "raft", &["crates/raft"]),
     ("openraft-rt", "raft", &["crates/raft"]),
     ("openraft-rt-tokio", "raft", &["crates/raft"]),
@@ -309,9 +309,10 @@ fn panics_have_reasons() {
     passes(unwraps, "crates/a/src/b/tests.rs", "a.unwrap();");
 }
 
-/// A sleep is too long on a fast machine and too short on a slow one. Under the simulation's clock it costs nothing.
+/// A sleep is too long on a fast machine and too short on a slow one. Under a clock of the test's own it costs nothing.
 fn sleeps(source: &Source) -> Vec<String> {
-    let free = source.path == "tests/src/wait.rs" || source.path.contains("simulation");
+    let own_clock = source.code.contains("start_paused") || source.path.contains("simulation");
+    let free = own_clock || source.path == "tests/src/wait.rs" || source.path.contains("/src/bin/");
     let lines = ["thread::sleep", "time::sleep"].into_iter().flat_map(|word| source.lines_with(word));
     let lines = lines.filter(|line| *line >= source.tests_from && !free);
     at(source, lines, "wait for a condition with a deadline (tests/src/wait.rs)")
@@ -327,17 +328,30 @@ fn tests_do_not_sleep() {
 
 // ---- tests that must exist
 
-/// `Known Home` and the like: what `check()` may say, up to the colon.
-fn invariants(source: &Source) -> BTreeSet<String> {
-    let texts =
-        source.text.lines().take(source.tests_from).flat_map(|line| line.split('"').skip(1).step_by(2));
-    let name = |text: &str| {
-        let name = text.split_once(": ")?.0;
-        let good = |word: &str| word.starts_with(|c: char| c.is_ascii_uppercase());
-        let plain = name.chars().all(|c| c.is_ascii_alphabetic() || c == ' ');
-        (plain && name.contains(' ') && name.split(' ').all(good)).then(|| name.to_string())
+/// The scenarios' runner takes every `.txt` there is, and looks into no folder.
+#[test]
+fn every_scenario_is_run() {
+    let runner = std::fs::read_to_string(root().join("crates/cluster/tests/scenarios.rs"));
+    assert!(runner.is_ok_and(|text| text.contains("tests/scenarios")), "the scenarios have a runner");
+    let files: Vec<String> =
+        files_below("tests/scenarios").iter().map(|path| path.to_string_lossy().into_owned()).collect();
+    assert!(!files.is_empty(), "the scenarios are found");
+    let run = |path: &str| {
+        path.matches('/').count() == 2 && (path.ends_with(".txt") || path.ends_with("/README.md"))
     };
-    texts.filter_map(name).collect()
+    none(files.iter().filter(|path| !run(path)).map(|path| format!("{path}:1: nobody runs it")).collect());
+}
+
+/// `Known Home` and the like: what the file names in quotes, or between asterisks in a comment.
+fn invariants(source: &Source) -> BTreeSet<String> {
+    let name = |text: &&str| {
+        let word = |word: &str| {
+            word.starts_with(|c: char| c.is_ascii_uppercase()) && word.chars().all(char::is_alphabetic)
+        };
+        text.contains(' ') && text.split(' ').all(word)
+    };
+    let lines = source.text.lines().take(source.tests_from);
+    lines.flat_map(|line| line.split(['"', '*'])).filter(name).map(str::to_string).collect()
 }
 
 #[test]
@@ -357,7 +371,8 @@ fn every_invariant_is_tested() {
 
 #[test]
 fn invariants_are_found_by_name() {
-    let text = "return Err(format!(\n\"Single Home: {name}\"));\nlet a = \"other: b\";\n";
+    let text =
+        "//! *Single Home*, a unit: *one* of it.\nBroken { name: \"Past Only\", found: \"The end\" }\n";
     let found = invariants(&Source::new("crates/cluster/src/invariant.rs", text));
-    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["Single Home"]);
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["Past Only", "Single Home"]);
 }

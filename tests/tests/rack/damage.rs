@@ -15,7 +15,8 @@ const DAMAGES: &[(&str, &str)] = &[
            if used: b[used[len(used) // 2]] ^= 1\n\
          open(path, 'r+b').write(b)",
     ),
-    ("cut to half its size", "os.truncate(path, os.path.getsize(path) // 2)"),
+    // Of what is written, not of the file: most of it may be room for more.
+    ("cut in half", "os.truncate(path, len(open(path, 'rb').read().rstrip(b'\\0')) // 2)"),
     ("deleted", "os.remove(path)"),
 ];
 

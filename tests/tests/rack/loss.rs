@@ -53,7 +53,7 @@ pub fn a_machine_without_power_loses_its_units(cluster: &Cluster) {
         }
         assert_eq!(cluster.at_home_now(&host, &units), Ok(homes), "nothing moves when a host returns");
         // Some work for the host again, so that the next rounds have something to lose.
-        let fresh = format!("probe-cut-more-{round}.service");
+        let fresh = format!("probe-more-{round}.service");
         cluster.launch(&other, std::slice::from_ref(&fresh));
         cluster.at_home(Duration::from_secs(10), &other, &[fresh]);
     }
