@@ -10,7 +10,7 @@ pub async fn run(client: &Client, cat: &cli::Cat) -> anyhow::Result<Exit> {
     let name = unit_name(&cat.unit)?;
     match client.unit(&name, cat.read.stale).await?.and_then(|unit| unit.text) {
         Some(text) => output::text(&text),
-        None => bail!("there is no unit {name} in the cluster"),
+        None => bail!("unit {name} is not in the cluster"),
     }
     Ok(Exit::Done)
 }

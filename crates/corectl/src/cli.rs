@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// systemd at the level of the cluster: start unit files on one of many machines.
 #[derive(Debug, Parser)]
-#[command(name = "corectl", version, disable_help_subcommand = true)]
+#[command(name = "corectl", version, disable_help_subcommand = true, infer_subcommands = true)]
 pub struct Cli {
     /// The daemon to talk to
     #[arg(long, global = true, env = "COREINIT_ENDPOINT", default_value = "unix:///run/coreinit.sock")]
@@ -44,9 +44,9 @@ pub enum Command {
     /// Tell all that is known of units
     Status(Status),
     /// List units and what their machines say of them
-    ListUnits(List),
+    ListUnits(ListOf),
     /// List unit files and what is wanted of them
-    ListUnitFiles(List),
+    ListUnitFiles(ListOf),
     /// List the cluster's machines
     ListMachines(List),
     /// Form a cluster, and ask about it
@@ -79,10 +79,10 @@ pub struct Change {
 
 #[derive(Debug, Args)]
 pub struct Wait {
-    /// Do not wait until the wish has come true
+    /// Do not wait until the wish has come true on the machines
     #[arg(long)]
     pub no_block: bool,
-    /// Give up waiting after this time, such as 90s or 5min; the wish stays
+    /// Wait no longer than this, such as 90s or 5min, and fail; the wish stays. Without it, wait for as long as it takes
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub timeout: Option<Duration>,
 }
@@ -97,6 +97,7 @@ pub struct Cat {
 
 #[derive(Debug, Args)]
 pub struct Status {
+    /// Names of units, or quoted patterns such as 'web@*.service'
     #[arg(required = true, value_name = "UNIT")]
     pub units: Vec<String>,
     #[command(flatten)]
@@ -104,8 +105,17 @@ pub struct Status {
 }
 
 #[derive(Debug, Args)]
+pub struct ListOf {
+    /// Only these units: names, or quoted patterns such as 'web@*.service'
+    #[arg(value_name = "UNIT")]
+    pub units: Vec<String>,
+    #[command(flatten)]
+    pub list: List,
+}
+
+#[derive(Debug, Args)]
 pub struct List {
-    /// Print ids and hashes whole
+    /// Print ids, hashes and descriptions whole
     #[arg(long, short = 'l')]
     pub full: bool,
     /// Print no header line

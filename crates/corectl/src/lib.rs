@@ -4,16 +4,18 @@
 mod cat;
 mod cli;
 mod cluster_command;
-mod destroy;
 mod list_machines;
 mod list_unit_files;
 mod list_units;
+mod lookup;
+mod machines;
 mod names;
 pub mod output;
 mod source;
 mod start;
 mod status;
 mod stop;
+mod verdict;
 mod wait;
 mod wish;
 
@@ -54,7 +56,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Submit(wish) => start::run(&client, start::Kind::Submit, &wish).await,
         Command::Stop(change) => stop::run(&client, stop::Kind::Stop, &change).await,
         Command::Unload(change) => stop::run(&client, stop::Kind::Unload, &change).await,
-        Command::Destroy(change) => destroy::run(&client, &change).await,
+        Command::Destroy(change) => stop::run(&client, stop::Kind::Destroy, &change).await,
         Command::Cat(cat) => cat::run(&client, &cat).await,
         Command::Status(status) => status::run(&client, &status, output).await,
         Command::ListUnits(list) => list_units::run(&client, &list, output).await,

@@ -4,6 +4,7 @@ use api::Client;
 use api::v1::MachineState;
 
 use crate::cli::{Format, List};
+use crate::machines::short;
 use crate::output::or_dash;
 use crate::{Exit, output};
 
@@ -16,7 +17,7 @@ pub async fn run(client: &Client, list: &List, format: Format) -> anyhow::Result
         return Ok(Exit::Done);
     }
     let row = |machine: &api::v1::Machine| {
-        let id = if list.full { machine.id.to_string() } else { format!("{}...", machine.id.short()) };
+        let id = short(&machine.id, list.full);
         let state = match machine.state {
             MachineState::Ready => "ready",
             MachineState::Lost => "lost",

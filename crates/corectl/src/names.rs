@@ -6,7 +6,7 @@ use cluster::{UnitName, UnitNameError};
 /// The unit that an argument means.
 pub fn unit_name(argument: &str) -> anyhow::Result<UnitName> {
     let base = match argument.rsplit_once('/') {
-        Some((_, "")) => bail!("{argument:?} is a folder; name the unit files in it"),
+        Some((_, "")) => bail!("{argument:?} is a directory; name the unit files in it"),
         Some((_, base)) => base,
         None => argument,
     };
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn what_is_no_name() {
         check("", Err("cannot be empty"));
-        check("examples/", Err("is a folder"));
+        check("examples/", Err("is a directory"));
         check("foo%.service", Err("invalid character '%'"));
         check("@.service", Err("cannot start in"));
         check("..", Err("cannot end in"));

@@ -1,27 +1,37 @@
-//! Everything that is printed. A reader that goes away early (`| head`) ends the program quietly.
+//! Everything that is printed. A reader that goes away early (`| head`) is no error: what it does not want is not printed,
+//! and the command goes on to its end and its exit code.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::time::Instant;
 
 use serde::Serialize;
 
+/// Longer, and the line would be two on a usual terminal, of which only one could be erased.
+const PROGRESS_COLUMNS: usize = 79;
+
 /// A line on standard output.
 pub fn line(text: &str) {
-    write(&mut io::stdout().lock(), text, "\n");
+    write_out(&format!("{text}\n"));
 }
 
 /// Text on standard output, as it is.
 pub fn text(text: &str) {
-    write(&mut io::stdout().lock(), text, "");
+    write_out(text);
 }
 
 /// A line for the person who typed, on standard error.
 pub fn note(text: &str) {
-    write(&mut io::stderr().lock(), text, "\n");
+    write_error(&format!("{text}\n"));
+}
+
+/// What went wrong, or what is strange.
+pub fn problem(text: &str) {
+    note(&format!("corectl: {text}"));
 }
 
 /// Why the command failed: the whole chain of causes, once.
 pub fn error(error: &anyhow::Error) {
-    note(&format!("corectl: {error:#}"));
+    problem(&format!("{error:#}"));
 }
 
 pub fn json<T: Serialize>(value: &T) -> anyhow::Result<()> {
@@ -29,38 +39,57 @@ pub fn json<T: Serialize>(value: &T) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn write(to: &mut impl Write, text: &str, end: &str) {
-    let written = write!(to, "{text}{end}").and_then(|()| to.flush());
-    if let Err(error) = written {
-        let code = if error.kind() == ErrorKind::BrokenPipe { 0 } else { 1 };
-        std::process::exit(code);
+pub fn is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// A full disk is an error, at once, since nobody would notice later.
+fn write_out(text: &str) {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            problem(&format!("cannot write to standard output: {error}"));
+            std::process::exit(1);
+        }
+        Ok(()) | Err(_) => {}
     }
 }
 
-/// A line that changes while one waits; it is there on a terminal only.
+/// Without standard error there is nobody to tell.
+fn write_error(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// A line that changes while one waits; only on a terminal.
 pub struct Progress {
-    terminal: bool,
-    shown: String,
+    on_terminal: bool,
+    since: Instant,
+    is_there: bool,
 }
 
 impl Progress {
     pub fn new() -> Progress {
-        Progress { terminal: io::stderr().is_terminal(), shown: String::new() }
+        Progress { on_terminal: io::stderr().is_terminal(), since: Instant::now(), is_there: false }
+    }
+
+    /// Whether anybody would see it.
+    pub fn is_shown(&self) -> bool {
+        self.on_terminal
     }
 
     pub fn show(&mut self, text: &str) {
-        if self.terminal && self.shown != text {
-            let cut: String = text.chars().take(100).collect();
-            write(&mut io::stderr().lock(), &format!("\r\x1b[K{cut}"), "");
-            self.shown = text.into();
+        if self.on_terminal {
+            let text = format!("[{} s] {text}", self.since.elapsed().as_secs());
+            let cut: String = text.chars().take(PROGRESS_COLUMNS).collect();
+            write_error(&format!("\r\x1b[K{cut}"));
+            self.is_there = true;
         }
     }
 
     /// Makes room for lines that stay.
     pub fn clear(&mut self) {
-        if !self.shown.is_empty() {
-            write(&mut io::stderr().lock(), "\r\x1b[K", "");
-            self.shown.clear();
+        if std::mem::take(&mut self.is_there) {
+            write_error("\r\x1b[K");
         }
     }
 }
@@ -93,6 +122,14 @@ pub fn table(header: Option<&[&str]>, rows: &[Vec<String>]) -> String {
     text
 }
 
+/// At most so many characters, with an ellipsis for what is cut off.
+pub fn shortened(text: &str, columns: usize) -> String {
+    match text.char_indices().nth(columns) {
+        None => text.into(),
+        Some(_) => text.chars().take(columns - 1).chain(['…']).collect(),
+    }
+}
+
 /// What an empty cell shows.
 pub fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".into() } else { text.into() }
@@ -101,6 +138,15 @@ pub fn or_dash(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_texts_are_cut() {
+        for (text, expected) in
+            [("", ""), ("abcd", "abcd"), ("abcde", "abc…"), ("äöüß", "äöüß"), ("äöüßä", "äöü…")]
+        {
+            assert_eq!(shortened(text, 4), expected);
+        }
+    }
 
     #[test]
     fn columns_line_up() {

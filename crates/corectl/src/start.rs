@@ -1,14 +1,17 @@
-//! `start`, `load` and `submit`: units that may have to be created.
+//! `start`, `load` and `submit`: units that may have to be created. All arguments are looked at before anything is sent: one
+//! bad file, and nothing has changed.
+//!
+//! None of them asks less of a unit than is asked already: submitting or loading a unit that runs does not stop it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::bail;
 use api::Client;
-use api::v1::{Operation, State};
-use cluster::{DesiredState, launch_states, validate};
+use api::v1::{Operation, State, Unit};
+use cluster::{Condition, DesiredState, UnitName, launch_states};
 
 use crate::source::{self, Source};
-use crate::wait::Goal;
+use crate::verdict::Goal;
 use crate::{Exit, cli, output, wish};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,77 +21,117 @@ pub enum Kind {
     Submit,
 }
 
-/// All arguments are looked at before anything is sent: one bad file, and nothing has changed.
 pub async fn run(client: &Client, kind: Kind, wish: &cli::Wish) -> anyhow::Result<Exit> {
-    let sources = find_all(client, wish).await?;
-    let names: BTreeSet<_> =
-        sources.iter().map(|source| source.name.clone()).filter(|name| !name.is_template()).collect();
-    let wanted = |source: &Source| match kind {
-        _ if source.name.is_template() => DesiredState::Inactive,
-        Kind::Submit => DesiredState::Inactive,
-        Kind::Load => DesiredState::Loaded,
-        Kind::Start => {
-            let states = launch_states(&names);
-            let found = states.iter().find(|(name, _)| *name == source.name);
-            found.map_or(DesiredState::Launched, |(_, state)| *state)
-        }
+    let mut found = source::find(client, &wish.units).await?;
+    let names = found.sources.iter().map(|source| source.name.clone());
+    let instances: BTreeSet<UnitName> = names.filter(|name| !name.is_template()).collect();
+    let states: BTreeMap<UnitName, DesiredState> = match kind {
+        Kind::Start => launch_states(&instances).into_iter().collect(),
+        Kind::Load => instances.into_iter().map(|name| (name, DesiredState::Loaded)).collect(),
+        Kind::Submit => BTreeMap::new(),
     };
-    let (mut operations, mut goals) = (Vec::new(), std::collections::BTreeMap::new());
-    for source in &sources {
-        let state = wanted(source);
-        // Submitting changes nothing of a unit that is there.
-        let keeps = kind == Kind::Submit || source.name.is_template();
-        let desired_state = if keeps && source.file.is_none() { None } else { Some(State::from(state)) };
-        let text = source.file.as_ref().map(|file| file.text().to_string());
-        operations.push(Operation::Set { name: source.name.to_string(), text, desired_state });
-        if source.name.is_template() && kind != Kind::Submit {
-            output::line(&format!("{}: submitted; it is a template, start instances of it", source.name));
-        }
-        match state {
-            DesiredState::Launched => drop(goals.insert(source.name.clone(), Goal::Launched)),
-            DesiredState::Loaded => drop(goals.insert(source.name.clone(), Goal::Loaded)),
-            DesiredState::Inactive => {}
+    let mut steps = Vec::new();
+    for source in &found.sources {
+        let state = states.get(&source.name).copied().unwrap_or(DesiredState::Inactive);
+        match step(source, kind, state, wish.replace) {
+            Ok(step) => steps.push((&source.name, step)),
+            Err(error) => found.errors.push(error),
         }
     }
-    let exit = wish::make(client, operations, goals, &wish.wait).await?;
-    if kind == Kind::Submit && exit == Exit::Done {
-        for source in &sources {
-            output::line(&format!("{}: submitted", source.name));
-        }
+    for warning in &found.warnings {
+        output::problem(&format!("warning: {warning}"));
     }
-    Ok(exit)
+    for error in &found.errors {
+        output::problem(error);
+    }
+    if !found.errors.is_empty() {
+        bail!("nothing was sent to the cluster");
+    }
+    let (mut operations, mut goals) = (Vec::new(), BTreeMap::new());
+    let mut notes = Vec::new();
+    for (name, step) in steps {
+        operations.extend(step.operations);
+        goals.extend(step.goal.map(|goal| (name.clone(), goal)));
+        let hint = if name.is_template() && kind != Kind::Submit { TEMPLATE } else { "" };
+        notes.extend(step.note.map(|note| format!("{name}: {note}{hint}")));
+    }
+    let made = wish::make(client, operations).await?;
+    if made.exit == Exit::Done {
+        notes.iter().for_each(|note| output::line(note));
+    }
+    made.wait(goals, &wish.wait).await
 }
 
-async fn find_all(client: &Client, wish: &cli::Wish) -> anyhow::Result<Vec<Source>> {
-    let (mut sources, mut bad): (Vec<Source>, usize) = (Vec::new(), 0);
-    for argument in &wish.units {
-        let found = source::find(client, argument).await.and_then(|source| check(source, wish.replace));
-        match found {
-            Ok(source) if sources.iter().any(|other| other.name == source.name) => {}
-            Ok(source) => sources.push(source),
-            Err(error) => {
-                output::error(&error);
-                bad += 1;
-            }
-        }
-    }
-    match bad {
-        0 => Ok(sources),
-        _ => bail!("nothing was changed, since {bad} of {} arguments cannot be used", wish.units.len()),
-    }
+const TEMPLATE: &str = "; a template is not started, its instances are";
+
+/// What is to be done for one unit.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Step {
+    operations: Vec<Operation>,
+    goal: Option<Goal>,
+    /// What there is to say when nothing is waited for.
+    note: Option<String>,
 }
 
-fn check(source: Source, replace: bool) -> anyhow::Result<Source> {
-    let Some(file) = &source.file else { return Ok(source) };
-    let path = source.path.as_deref().unwrap_or(std::path::Path::new("-")).display();
-    for warning in validate(&source.name, file).map_err(|error| anyhow::anyhow!("{path}: {error}"))? {
-        output::note(&format!("corectl: warning: {path}: {warning}"));
+/// `wanted` is inactive for what is only submitted.
+fn step(source: &Source, kind: Kind, wanted: DesiredState, replace: bool) -> Result<Step, String> {
+    let name = &source.name;
+    let local_text = || source.local.as_ref().map(|local| local.file.text().to_string());
+    let set = |text, state: Option<DesiredState>| Operation::Set {
+        name: name.to_string(),
+        text,
+        desired_state: state.map(State::from),
+    };
+    let goal = match wanted {
+        DesiredState::Inactive => None,
+        DesiredState::Loaded => Some(Goal::Loaded),
+        DesiredState::Launched => Some(Goal::Launched),
+    };
+    let Some(unit) = &source.existing else {
+        let note = goal.is_none().then(|| "submitted".to_string());
+        return Ok(Step { operations: vec![set(local_text(), Some(wanted))], goal, note });
+    };
+    let now = DesiredState::from(unit.desired_state);
+    // `start` may want a service only loaded, namely when its socket is started with it and is to start it.
+    let has_more = wanted < now && kind != Kind::Start;
+    if source.differs() {
+        let from = source.local.as_ref().map_or("-", |local| &local.from);
+        if !replace {
+            return Err(format!(
+                "{name} in the cluster differs from {from}; add --replace to put this in its place"
+            ));
+        }
+        if has_more {
+            let verb = if now == DesiredState::Launched { "start" } else { "load" };
+            return Err(format!(
+                "{name} is {now}; replace it with `corectl {verb} --replace`, or unload it first"
+            ));
+        }
     }
-    if source.differs && !replace {
-        bail!(
-            "the cluster has another {} than {path}; add --replace to put this one in its place",
-            source.name
-        );
+    let text = local_text().filter(|_| replace);
+    if has_more {
+        let operations = text.map(|text| set(Some(text), None)).into_iter().collect();
+        return Ok(Step { operations, goal: None, note: Some(format!("{now} already")) });
     }
-    Ok(source)
+    if goal.is_none() {
+        let note = if source.differs() { "replaced" } else { "submitted already" };
+        let operations = text.map(|text| set(Some(text), None)).into_iter().collect();
+        return Ok(Step { operations, goal, note: Some(note.into()) });
+    }
+    let mut operations = vec![set(text, Some(wanted))];
+    if wanted == DesiredState::Launched && now == wanted && !source.differs() && at_rest(unit) {
+        // It was started, and has failed or ended by itself. The wish would be an old one, so it is taken back first, in the
+        // same batch: no machine ever sees it taken back.
+        operations.insert(0, set(None, Some(DesiredState::Loaded)));
+    }
+    Ok(Step { operations, goal, note: None })
+}
+
+/// The unit's machine has carried out the wish, and the unit is not running.
+fn at_rest(unit: &Unit) -> bool {
+    let home = unit.states.iter().find(|state| Some(&state.machine) == unit.machine.as_ref() && !state.stale);
+    home.is_some_and(|state| {
+        let ended = matches!(Condition::of(&state.active), Condition::Down | Condition::Failed);
+        ended && state.generation == Some(unit.generation)
+    })
 }

@@ -1,76 +1,85 @@
-//! `status`: all that is known of units, as systemctl lays it out.
+//! `status`: all that is known of units, laid out as systemctl does, with systemctl's exit codes.
 
 use api::Client;
-use api::v1::Unit;
+use api::v1::{State, Unit, UnitState};
+use cluster::{Condition, DesiredState};
 
 use crate::cli::{self, Format};
-use crate::names::unit_name;
-use crate::wait::Machines;
-use crate::{Exit, output};
+use crate::machines::Machines;
+use crate::{Exit, lookup, output};
 
 pub async fn run(client: &Client, status: &cli::Status, format: Format) -> anyhow::Result<Exit> {
-    let mut machines = Machines::default();
-    machines.ask(client).await;
-    let (mut exit, mut found) = (Exit::Done, Vec::new());
-    for (number, argument) in status.units.iter().enumerate() {
-        let name = unit_name(argument)?;
-        let Some(unit) = client.unit(&name, status.read.stale).await? else {
-            output::note(&format!("corectl: there is no unit {name} in the cluster"));
-            exit = Exit::Unknown;
-            continue;
-        };
-        let active = unit.states.iter().any(|state| state.active == "active");
-        if !active && exit == Exit::Done {
-            exit = Exit::NotActive;
-        }
-        match format {
-            Format::Json => found.push(unit),
-            Format::Plain => {
-                if number > 0 {
-                    output::line("");
-                }
-                output::text(&render(&unit, &machines));
-            }
+    let chosen = lookup::choose(client, &status.units, status.read.stale).await?;
+    let units: Vec<Unit> = chosen.units.into_values().collect();
+    let is_active =
+        |unit: &Unit| home(unit).is_some_and(|state| Condition::of(&state.active) == Condition::Up);
+    let exit = match (chosen.unknown.is_empty(), units.iter().all(is_active)) {
+        (false, _) => Exit::Unknown,
+        (true, false) => Exit::NotActive,
+        (true, true) => Exit::Done,
+    };
+    match format {
+        Format::Json => output::json(&units)?,
+        Format::Plain => {
+            let machines = Machines::ask(client).await?;
+            let texts: Vec<String> = units.iter().map(|unit| render(unit, &machines)).collect();
+            output::text(&texts.join("\n"));
         }
     }
-    if format == Format::Json {
-        output::json(&found)?;
-    }
+    chosen.unknown.iter().for_each(|unknown| output::problem(unknown));
     Ok(exit)
 }
 
+/// What the unit's own machine says, if it is there.
+fn home(unit: &Unit) -> Option<&UnitState> {
+    unit.states.iter().find(|state| Some(&state.machine) == unit.machine.as_ref() && !state.stale)
+}
+
 fn render(unit: &Unit, machines: &Machines) -> String {
-    let mut text = match unit.description.as_str() {
-        "" => format!("{}\n", unit.name),
-        description => format!("{} - {description}\n", unit.name),
+    let mut text = String::new();
+    let own = home(unit);
+    let dot = match own.map(|state| Condition::of(&state.active)) {
+        Some(Condition::Up | Condition::Starting | Condition::Stopping) => "●",
+        Some(Condition::Failed) => "×",
+        Some(Condition::Down) | None => "○",
     };
-    let mut put = |name: &str, value: &str| text.push_str(&format!("{name:>10}: {value}\n"));
-    put(
-        "Desired",
-        &format!("{} (generation {})", cluster::DesiredState::from(unit.desired_state), unit.generation),
-    );
-    match (&unit.machine, &unit.unplaced) {
-        (Some(machine), _) => {
+    let description =
+        if unit.description.is_empty() { String::new() } else { format!(" - {}", unit.description) };
+    text.push_str(&format!("{dot} {}{description}\n", unit.name));
+    let mut put = |name: &str, value: &str| text.push_str(&format!("{name:>11}: {value}\n"));
+    let hash: String = unit.hash.chars().take(7).collect();
+    put("Loaded", &format!("{} (hash {hash})", own.map_or("-", |state| state.load.as_str())));
+    put("Active", &own.map_or("inactive".into(), |state| format!("{} ({})", state.active, state.sub)));
+    let placed = match (&unit.machine, &unit.unplaced) {
+        (Some(machine), why) => {
             let reason = unit.reason.as_ref().map(|reason| format!(", {reason}")).unwrap_or_default();
-            put("Machine", &format!("{}{reason}", machines.label(machine)));
+            let now = why.as_ref().map(|why| format!("; it has to go, but {why}")).unwrap_or_default();
+            format!("{}{reason}{now}", machines.label(machine))
         }
-        (None, Some(why)) => put("Machine", &format!("none: {why}")),
-        (None, None) => put("Machine", "none"),
+        (None, Some(why)) => format!("none: {why}"),
+        (None, None) if unit.desired_state == State::Inactive => "none".into(),
+        (None, None) => "none yet".into(),
+    };
+    put("Machine", &placed);
+    let desired = DesiredState::from(unit.desired_state);
+    let done = match own {
+        Some(state) if state.generation == Some(unit.generation) => "",
+        Some(_) => ", not carried out yet",
+        None => "",
+    };
+    put("Desired", &format!("{desired} (generation {}{done})", unit.generation));
+    for state in unit.states.iter().filter(|state| own != Some(*state)) {
+        let note = if state.stale { ", as last heard: the machine is lost" } else { "" };
+        put(
+            "Also on",
+            &format!("{}: {} ({}){note}", machines.label(&state.machine), state.active, state.sub),
+        );
     }
-    for state in &unit.states {
-        let label = machines.label(&state.machine);
-        let on = if unit.machine.as_ref() == Some(&state.machine) {
-            String::new()
-        } else {
-            format!(" on {label}")
-        };
-        put("Loaded", &format!("{}{on}", state.load));
-        let stale = if state.stale { ", as last heard: the machine is lost" } else { "" };
-        put("Active", &format!("{} ({}){on}{stale}", state.active, state.sub));
-        if let Some(failure) = &state.failure {
-            put("Failure", &failure.reason);
-            failure.journal.iter().for_each(|line| put("", line));
-        }
+    let failures: Vec<_> = unit.states.iter().filter_map(|state| state.failure.as_ref()).collect();
+    failures.iter().for_each(|failure| put("Failure", &failure.reason));
+    for failure in failures.iter().filter(|failure| !failure.journal.is_empty()) {
+        text.push('\n');
+        failure.journal.iter().for_each(|line| text.push_str(&format!("{line}\n")));
     }
-    text.replace("          : ", "            ")
+    text
 }

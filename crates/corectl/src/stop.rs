@@ -1,34 +1,42 @@
-//! `stop` and `unload`: units that are wanted less than before.
+//! `stop`, `unload` and `destroy`: units of which less is wanted than before. What cannot be done for one unit is told; for
+//! the others it is done.
+
+use std::collections::BTreeMap;
 
 use api::Client;
 use api::v1::{Operation, State};
 
-use crate::wait::Goal;
-use crate::{Exit, cli, wish};
+use crate::verdict::Goal;
+use crate::{Exit, cli, lookup, output, wish};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Stop,
     Unload,
+    Destroy,
 }
 
 pub async fn run(client: &Client, kind: Kind, change: &cli::Change) -> anyhow::Result<Exit> {
-    let names = wish::resolve(client, &change.units).await?;
-    let (state, goal) = match kind {
-        Kind::Stop => (State::Loaded, Goal::Stopped),
-        Kind::Unload => (State::Inactive, Goal::Unloaded),
-    };
-    // A unit that is on no machine is stopped already: `loaded` would bring it to one.
-    let known = client.units(&names, false).await?.units;
-    let nowhere = |name: &cluster::UnitName| {
-        known.iter().any(|u| u.name == *name && u.desired_state == State::Inactive)
-    };
-    let operations = names
-        .iter()
-        .filter(|name| kind == Kind::Unload || !nowhere(name))
-        .map(|name| Operation::Set { name: name.to_string(), text: None, desired_state: Some(state) })
-        .collect();
-    let goals = names.iter().filter(|name| kind == Kind::Unload || !nowhere(name));
-    let goals = goals.map(|name| (name.clone(), goal)).collect();
-    wish::make(client, operations, goals, &change.wait).await
+    let chosen = lookup::choose(client, &change.units, false).await?;
+    for unknown in &chosen.unknown {
+        output::problem(unknown);
+    }
+    let (mut operations, mut goals) = (Vec::new(), BTreeMap::new());
+    for (name, unit) in chosen.units {
+        let set = |state| Operation::Set { name: name.to_string(), text: None, desired_state: Some(state) };
+        let (operation, goal) = match kind {
+            // `loaded` would bring it to a machine.
+            Kind::Stop if unit.desired_state == State::Inactive => {
+                output::line(&format!("{name}: inactive already"));
+                continue;
+            }
+            Kind::Stop => (set(State::Loaded), Goal::Stopped),
+            Kind::Unload => (set(State::Inactive), Goal::Unloaded),
+            Kind::Destroy => (Operation::Destroy { name: name.to_string() }, Goal::Gone),
+        };
+        operations.push(operation);
+        goals.insert(name, goal);
+    }
+    let exit = wish::make(client, operations).await?.wait(goals, &change.wait).await?;
+    Ok(if chosen.unknown.is_empty() { exit } else { Exit::Failed })
 }

@@ -1,346 +1,196 @@
-//! Waiting for wishes to come true, on the daemon's event stream. What an event means for a wish is decided by
-//! [`judge`], from values alone; the rest carries events to it and lines from it.
+//! Waiting for wishes to come true, on the daemon's event stream. What an event means is for `verdict` to say; here, events
+//! are carried to it and lines from it.
+//!
+//! Without a time limit it waits for ever, as systemctl does: only a unit's own machine knows how long a start may take.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::Client;
-use api::v1::{Event, State, Unit, UnitState};
-use cluster::{MachineId, UnitName};
-use tokio::time::{Instant, timeout_at};
+use api::v1::{Event, UnitState};
+use cluster::{MachineId, Revision, UnitName};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use crate::lookup::NAMES_MAX;
+use crate::machines::Machines;
+use crate::verdict::{Goal, Known, Verdict, judge};
 use crate::{Exit, output};
 
-/// How long a daemon that went away in the middle of a wait is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long units that no machine can take are given, once nothing else is waited for: a machine may just be joining, or
+/// another unit making room.
+const UNPLACED_GRACE: Duration = Duration::from_secs(3);
 
-/// What is waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Goal {
-    /// Started on its machine, as was asked.
-    Launched,
-    /// Known to the systemd of its machine.
-    Loaded,
-    /// Not running any more.
-    Stopped,
-    /// On no machine.
-    Unloaded,
-    /// On no machine, and not in the cluster.
-    Gone,
+struct Waiting {
+    goal: Goal,
+    is_known: bool,
+    is_unplaced: bool,
+    /// How far it has come, for people.
+    text: String,
 }
 
-/// What is known of a unit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Known {
-    Unit(Box<Unit>),
-    Gone(Vec<UnitState>),
+struct Wait<'a> {
+    client: &'a Client,
+    waiting: BTreeMap<UnitName, Waiting>,
+    total: usize,
+    machines: Machines,
+    /// Machines were asked for at this revision.
+    asked_at: Option<Revision>,
+    progress: output::Progress,
+    exit: Exit,
 }
 
-/// How far a wish has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    Pending(String),
-    Reached(String),
-    /// It will not come true by waiting.
-    Failed {
-        why: String,
-        /// The unit's last journal lines.
-        journal: Vec<String>,
-    },
-}
-
-/// What `known` means for `goal`. `label` names a machine for people.
-pub fn judge(goal: Goal, known: &Known, label: &dyn Fn(&MachineId) -> String) -> Verdict {
-    let unit = match (known, goal) {
-        (Known::Gone(states), Goal::Gone) => return held(states, "gone", label),
-        (Known::Gone(_), _) => return failed("it was destroyed meanwhile"),
-        (Known::Unit(_), Goal::Gone) => return Verdict::Pending("in the cluster still".into()),
-        (Known::Unit(unit), _) => unit,
-    };
-    let wanted = match goal {
-        Goal::Launched => State::Launched,
-        Goal::Loaded | Goal::Stopped => State::Loaded,
-        Goal::Unloaded | Goal::Gone => State::Inactive,
-    };
-    if unit.desired_state != wanted {
-        return failed(&format!(
-            "somebody else wants it {} by now",
-            cluster::DesiredState::from(unit.desired_state)
-        ));
-    }
-    if goal == Goal::Unloaded {
-        return held(&unit.states, "inactive", label);
-    }
-    let Some(machine) = &unit.machine else {
-        return match (&unit.unplaced, goal) {
-            (_, Goal::Stopped) => Verdict::Reached("stopped, on no machine".into()),
-            (Some(why), _) => failed(&format!("it can be placed nowhere: {why}")),
-            (None, _) => Verdict::Pending("not placed yet".into()),
-        };
-    };
-    let host = label(machine);
-    let Some(state) = unit.states.iter().find(|state| state.machine == *machine) else {
-        return Verdict::Pending(format!("on its way to {host}"));
-    };
-    if state.stale {
-        return Verdict::Pending(format!("on {host}, which is lost"));
-    }
-    let condition = format!("{} ({}) on {host}", state.active, state.sub);
-    if state.generation != Some(unit.generation) {
-        return Verdict::Pending(condition);
-    }
-    if let Some(failure) = &state.failure {
-        let journal = failure.journal.clone();
-        return Verdict::Failed { why: format!("{condition}: {}", failure.reason), journal };
-    }
-    match (goal, state.active.as_str()) {
-        (Goal::Launched, "failed") => failed(&condition),
-        (Goal::Launched, "activating") | (Goal::Stopped, "deactivating") => Verdict::Pending(condition),
-        (Goal::Loaded, _) if state.load != "loaded" => {
-            failed(&format!("its file is {} on {host}", state.load))
-        }
-        (Goal::Loaded, _) => Verdict::Reached(format!("loaded, {condition}")),
-        _ => Verdict::Reached(condition),
-    }
-}
-
-fn failed(why: &str) -> Verdict {
-    Verdict::Failed { why: why.into(), journal: Vec::new() }
-}
-
-/// A unit that no machine should hold any more. Lost machines are not waited for: they follow when they return.
-fn held(states: &[UnitState], reached: &str, label: &dyn Fn(&MachineId) -> String) -> Verdict {
-    let hosts = |stale| {
-        let on = states.iter().filter(|state| state.stale == stale).map(|state| label(&state.machine));
-        on.collect::<Vec<_>>().join(", ")
-    };
-    match (hosts(false), hosts(true)) {
-        (live, _) if !live.is_empty() => Verdict::Pending(format!("on {live} still")),
-        (_, lost) if !lost.is_empty() => {
-            Verdict::Reached(format!("{reached}; {lost} is lost, and will follow when it returns"))
-        }
-        _ => Verdict::Reached(reached.into()),
-    }
-}
-
-/// Waits until every goal is reached or has failed, and says so line by line.
+/// Waits until every goal is reached or has failed, and says so line by line. `since` is when the wishes were made: what was
+/// before is not looked at.
 pub async fn until_reached(
     client: &Client,
     goals: BTreeMap<UnitName, Goal>,
+    since: Revision,
     limit: Option<Duration>,
 ) -> anyhow::Result<Exit> {
+    let names: Vec<UnitName> = goals.keys().filter(|_| goals.len() <= NAMES_MAX).cloned().collect();
+    let (mut events, mut is_lost) = (client.events(None, &names), false);
+    let begun = |goal| Waiting { goal, is_known: false, is_unplaced: false, text: "not heard of yet".into() };
+    let mut wait = Wait {
+        client,
+        total: goals.len(),
+        waiting: goals.into_iter().map(|(name, goal)| (name, begun(goal))).collect(),
+        machines: Machines::default(),
+        asked_at: None,
+        progress: output::Progress::new(),
+        exit: Exit::Done,
+    };
     let deadline = limit.map(|limit| Instant::now() + limit);
-    let names: Vec<UnitName> = goals.keys().cloned().collect();
-    // Beyond some names the daemon tells us of all units, which is less than so long a request.
-    let filter = if names.len() <= 50 { names.as_slice() } else { &[] };
-    let mut events = client.events(None, filter).with_patience(Some(PATIENCE));
-    let mut waiting: BTreeMap<UnitName, (Goal, String)> =
-        goals.into_iter().map(|(name, goal)| (name, (goal, String::new()))).collect();
-    let total = waiting.len();
-    let (mut machines, mut progress, mut exit) = (Machines::default(), output::Progress::new(), Exit::Done);
-    while !waiting.is_empty() {
-        progress.show(&summary(&waiting, total));
-        let event = match deadline {
-            None => events.next().await,
-            Some(deadline) => match timeout_at(deadline, events.next()).await {
-                Ok(event) => event,
-                Err(_) => {
-                    progress.clear();
-                    for (name, (_, state)) in &waiting {
-                        output::note(&format!("corectl: {name}: not in time: {state}"));
+    let mut unplaced_until = None;
+    let mut second = interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    while !wait.waiting.is_empty() {
+        match wait.waiting.values().all(|waiting| waiting.is_unplaced) {
+            true => drop(unplaced_until.get_or_insert_with(|| Instant::now() + UNPLACED_GRACE)),
+            false => unplaced_until = None,
+        }
+        // All arms are cancel-safe: an event that was not taken comes again.
+        tokio::select! {
+            heard = events.next() => match heard {
+                Ok((at, event)) => {
+                    if is_lost {
+                        is_lost = false;
+                        events = events.with_patience(Some(Duration::ZERO));
+                        wait.say("coreinitd is back");
                     }
-                    return Ok(Exit::Failed);
+                    wait.hear(at, event, since).await;
                 }
+                // The first loss is told, then the daemon is sought for as long as the wait lasts.
+                Err(error) if error.is_unreachable() && !is_lost => {
+                    is_lost = true;
+                    events = events.with_patience(None);
+                    wait.say(&format!("{:#}; the wait goes on when coreinitd is back", anyhow::Error::new(error)));
+                }
+                Err(error) => return Err(error.into()),
             },
-        };
-        let (_, event) = event?;
-        let (name, known) = match event {
-            Event::Unit { unit } => (unit.name.clone(), Known::Unit(unit)),
-            Event::Gone { name, states } => (name, Known::Gone(states)),
-            Event::Reset | Event::Machine { .. } | Event::MachineGone { .. } | Event::Synced { .. } => {
-                continue;
+            _ = second.tick(), if wait.progress.is_shown() => wait.show(),
+            () = at(unplaced_until) => wait.give_up("it stays wanted, and is placed as soon as a machine suits it"),
+            () = at(deadline) => wait.give_up("not in time; the wish stays"),
+        }
+    }
+    wait.progress.clear();
+    Ok(wait.exit)
+}
+
+/// Never, without a time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Wait<'_> {
+    async fn hear(&mut self, at: Revision, event: Event, since: Revision) {
+        match event {
+            // A daemon that has just come back may not know of the wish yet.
+            Event::Unit { .. } | Event::Gone { .. } | Event::Synced { .. } if at < since => {}
+            Event::Unit { unit } => self.learn(at, &unit.name.clone(), Known::Unit(unit)).await,
+            Event::Gone { name, states } => self.learn(at, &name, Known::Gone(states)).await,
+            Event::Synced { leader } => {
+                // All that stands has been told, but when all units are told of, not what is nowhere any more.
+                let unknown = self.waiting.iter().filter(|(_, waiting)| !waiting.is_known);
+                let unknown: Vec<UnitName> = unknown.map(|(name, _)| name.clone()).collect();
+                for name in unknown {
+                    self.learn(at, &name, Known::Gone(Vec::new())).await;
+                }
+                if leader.is_none() && !self.waiting.is_empty() {
+                    self.say("the cluster has no leader now; the wait goes on");
+                }
             }
-        };
-        let Some((goal, pending)) = waiting.get_mut(&name) else { continue };
-        machines.know(client, &known).await;
-        match judge(*goal, &known, &|id| machines.label(id)) {
-            Verdict::Pending(state) => *pending = state,
-            Verdict::Reached(state) => {
-                progress.clear();
-                output::line(&format!("{name}: {state}"));
-                waiting.remove(&name);
+            Event::Reset => self.waiting.values_mut().for_each(|waiting| waiting.is_known = false),
+            Event::Machine { .. } | Event::MachineGone { .. } => {}
+        }
+    }
+
+    async fn learn(&mut self, at: Revision, name: &UnitName, known: Known) {
+        let Some(waiting) = self.waiting.get_mut(name) else { return };
+        waiting.is_known = true;
+        let goal = waiting.goal;
+        self.know(at, &known).await;
+        match judge(goal, &known, &|id| self.machines.label(id)) {
+            Verdict::Pending(text) => self.note(name, text, false),
+            Verdict::Unplaced(text) => self.note(name, text, true),
+            Verdict::Reached(text) => {
+                self.progress.clear();
+                output::line(&format!("{name}: {text}"));
+                self.waiting.remove(name);
             }
             Verdict::Failed { why, journal } => {
-                progress.clear();
-                output::note(&format!("corectl: {name}: {why}"));
+                self.progress.clear();
+                output::problem(&format!("{name}: {why}"));
                 journal.iter().for_each(|line| output::note(&format!("    {line}")));
-                waiting.remove(&name);
-                exit = Exit::Failed;
+                self.waiting.remove(name);
+                self.exit = Exit::Failed;
             }
         }
+        self.show();
     }
-    progress.clear();
-    Ok(exit)
-}
 
-fn summary(waiting: &BTreeMap<UnitName, (Goal, String)>, total: usize) -> String {
-    let some: Vec<String> =
-        waiting.iter().take(3).map(|(name, (_, state))| format!("{name} {state}")).collect();
-    format!("waiting for {} of {total} units: {}", waiting.len(), some.join(", "))
-}
+    fn say(&mut self, text: &str) {
+        self.progress.clear();
+        output::problem(text);
+    }
 
-/// How machines are called: asked for when one is met that is not known.
-#[derive(Default)]
-pub struct Machines(BTreeMap<MachineId, String>);
+    fn note(&mut self, name: &UnitName, text: String, is_unplaced: bool) {
+        if let Some(waiting) = self.waiting.get_mut(name) {
+            (waiting.text, waiting.is_unplaced) = (text, is_unplaced);
+        }
+    }
 
-impl Machines {
-    async fn know(&mut self, client: &Client, known: &Known) {
-        let states = match known {
-            Known::Unit(unit) => &unit.states,
-            Known::Gone(states) => states,
+    /// Asks what machines are called when one is met that is not known; at most once for each state of the cluster.
+    async fn know(&mut self, at: Revision, known: &Known) {
+        let (home, states): (Option<&MachineId>, &[UnitState]) = match known {
+            Known::Unit(unit) => (unit.machine.as_ref(), &unit.states),
+            Known::Gone(states) => (None, states),
         };
-        if states.iter().all(|state| self.0.contains_key(&state.machine)) {
+        let mut met = home.into_iter().chain(states.iter().map(|state| &state.machine));
+        if met.all(|id| self.machines.knows(id)) || self.asked_at == Some(at) {
             return;
         }
-        self.ask(client).await;
-    }
-
-    /// Without an answer, machines are called by their ids.
-    pub async fn ask(&mut self, client: &Client) {
-        let Ok(answer) = client.machines(true).await else { return };
-        for machine in answer.machines {
-            let label = match machine.address.as_str() {
-                "" => machine.name,
-                address => format!("{} ({address})", machine.name),
-            };
-            self.0.insert(machine.id, label);
+        self.asked_at = Some(at);
+        // Without an answer, machines are called by their ids.
+        if let Ok(machines) = Machines::ask(self.client).await {
+            self.machines = machines;
         }
     }
 
-    pub fn label(&self, id: &MachineId) -> String {
-        self.0.get(id).cloned().unwrap_or_else(|| format!("{}...", id.short()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use api::v1::Failure;
-    use cluster::Generation;
-
-    fn machine() -> MachineId {
-        MachineId::new("m1").unwrap()
+    fn show(&mut self) {
+        let some: Vec<&str> = self.waiting.keys().take(3).map(UnitName::as_str).collect();
+        let more = if some.len() < self.waiting.len() { ", ..." } else { "" };
+        let (count, total) = (self.waiting.len(), self.total);
+        self.progress.show(&format!("waiting for {count} of {total} units: {}{more}", some.join(", ")));
     }
 
-    fn unit(desired_state: State, alter: impl FnOnce(&mut Unit)) -> Known {
-        let mut unit = Unit {
-            name: UnitName::new("a.service").unwrap(),
-            desired_state,
-            current_state: State::Inactive,
-            generation: Generation(7),
-            hash: String::new(),
-            description: String::new(),
-            machine: Some(machine()),
-            reason: None,
-            unplaced: None,
-            states: vec![state("active", "running", Some(7))],
-            text: None,
-        };
-        alter(&mut unit);
-        Known::Unit(Box::new(unit))
-    }
-
-    fn state(active: &str, sub: &str, generation: Option<u64>) -> UnitState {
-        UnitState {
-            machine: machine(),
-            load: "loaded".into(),
-            active: active.into(),
-            sub: sub.into(),
-            hash: String::new(),
-            generation: generation.map(Generation),
-            failure: None,
-            stale: false,
+    fn give_up(&mut self, why: &str) {
+        self.progress.clear();
+        for (name, Waiting { text, .. }) in std::mem::take(&mut self.waiting) {
+            output::problem(&format!("{name}: {text} ({why})"));
         }
-    }
-
-    /// `expected`: `+` reached, `.` pending, `!` failed, then what the text contains.
-    fn check(goal: Goal, known: Known, expected: &str) {
-        let verdict = judge(goal, &known, &|id| format!("<{id}>"));
-        let text = match &verdict {
-            Verdict::Pending(text) => format!(".{text}"),
-            Verdict::Reached(text) => format!("+{text}"),
-            Verdict::Failed { why, .. } => format!("!{why}"),
-        };
-        assert!(
-            text.starts_with(&expected[..1]) && text.contains(&expected[1..]),
-            "{text} is not {expected}"
-        );
-    }
-
-    #[test]
-    fn launched() {
-        let launched = |alter: fn(&mut Unit)| unit(State::Launched, alter);
-        check(Goal::Launched, launched(|_| ()), "+active (running) on <m1>");
-        check(Goal::Launched, launched(|u| u.states[0].generation = None), ".active (running)");
-        check(
-            Goal::Launched,
-            launched(|u| u.states[0] = state("activating", "start", Some(7))),
-            ".activating",
-        );
-        check(
-            Goal::Launched,
-            launched(|u| u.states[0] = state("inactive", "dead", Some(7))),
-            "+inactive (dead)",
-        );
-        check(Goal::Launched, launched(|u| u.states[0] = state("failed", "failed", Some(7))), "!failed");
-        check(Goal::Launched, launched(|u| u.states.clear()), ".on its way to <m1>");
-        check(Goal::Launched, launched(|u| u.machine = None), ".not placed yet");
-        check(
-            Goal::Launched,
-            launched(|u| (u.machine, u.unplaced) = (None, Some("no machine is ready".into()))),
-            "!it can be placed nowhere: no machine is ready",
-        );
-        check(
-            Goal::Launched,
-            launched(|u| u.states[0].failure = Some(Failure { reason: "exit-code".into(), journal: vec![] })),
-            "!exit-code",
-        );
-        check(Goal::Launched, unit(State::Loaded, |_| ()), "!somebody else wants it loaded");
-        check(Goal::Launched, Known::Gone(vec![]), "!destroyed");
-    }
-
-    #[test]
-    fn loaded_and_stopped() {
-        check(
-            Goal::Loaded,
-            unit(State::Loaded, |u| u.states[0] = state("inactive", "dead", Some(7))),
-            "+loaded",
-        );
-        check(Goal::Loaded, unit(State::Loaded, |u| u.states[0].load = "bad-setting".into()), "!bad-setting");
-        check(
-            Goal::Stopped,
-            unit(State::Loaded, |u| u.states[0].generation = Some(Generation(6))),
-            ".active",
-        );
-        check(
-            Goal::Stopped,
-            unit(State::Loaded, |u| u.states[0] = state("inactive", "dead", Some(7))),
-            "+inactive",
-        );
-        check(Goal::Stopped, unit(State::Loaded, |u| u.machine = None), "+stopped, on no machine");
-    }
-
-    #[test]
-    fn unloaded_and_gone() {
-        check(Goal::Unloaded, unit(State::Inactive, |_| ()), ".on <m1> still");
-        check(Goal::Unloaded, unit(State::Inactive, |u| u.states.clear()), "+inactive");
-        check(Goal::Gone, unit(State::Inactive, |_| ()), ".in the cluster still");
-        check(Goal::Gone, Known::Gone(vec![state("active", "running", None)]), ".on <m1> still");
-        check(
-            Goal::Gone,
-            Known::Gone(vec![UnitState { stale: true, ..state("active", "running", None) }]),
-            "+<m1> is lost",
-        );
-        check(Goal::Gone, Known::Gone(vec![]), "+gone");
+        self.exit = Exit::Failed;
     }
 }

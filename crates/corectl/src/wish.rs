@@ -1,64 +1,56 @@
-//! Changes of units that exist: names and patterns become units, the changes one batch, and each wish is waited for.
+//! Changes: one batch for all units of a command, and then the wait for what was wished.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::Client;
-use api::v1::{Batch, Operation, OperationOutcome};
-use cluster::UnitName;
+use api::v1::{Batch, BatchDone, Operation, OperationOutcome};
+use cluster::{Revision, UnitName};
 
-use crate::names::{is_pattern, matches, unit_name};
-use crate::wait::{self, Goal};
-use crate::{Exit, cli, output};
+use crate::verdict::Goal;
+use crate::{Exit, cli, output, wait};
 
-/// The units that the arguments mean. Names that are known to nobody are kept: the daemon says so.
-pub async fn resolve(client: &Client, arguments: &[String]) -> anyhow::Result<Vec<UnitName>> {
-    let mut names = Vec::new();
-    let all = match arguments.iter().any(|argument| is_pattern(argument)) {
-        true => client.units(&[], false).await?.units,
-        false => Vec::new(),
-    };
-    for argument in arguments {
-        if is_pattern(argument) {
-            let found = all.iter().filter(|unit| matches(argument, unit.name.as_str()));
-            let before = names.len();
-            names.extend(found.map(|unit| unit.name.clone()));
-            if names.len() == before {
-                anyhow::bail!("no unit matches {argument:?}");
-            }
-        } else {
-            names.push(unit_name(argument)?);
-        }
-    }
-    names.sort();
-    names.dedup();
-    Ok(names)
+/// What has come of a batch.
+pub struct Made<'a> {
+    client: &'a Client,
+    revision: Revision,
+    refused: BTreeSet<String>,
+    pub exit: Exit,
 }
 
-/// Makes the changes and waits for what they wish. Changes that are refused are told; the others are made all the same.
-pub async fn make(
-    client: &Client,
-    operations: Vec<Operation>,
-    mut goals: BTreeMap<UnitName, Goal>,
-    wait: &cli::Wait,
-) -> anyhow::Result<Exit> {
-    let done = client.batch(&Batch { operations }).await?;
-    let mut exit = Exit::Done;
-    for result in &done.results {
-        if result.outcome == OperationOutcome::Refused {
-            output::note(&format!(
-                "corectl: {}: {}",
-                result.name,
-                result.message.as_deref().unwrap_or("refused")
-            ));
-            goals.retain(|name, _| name.as_str() != result.name);
-            exit = Exit::Failed;
+/// Makes the changes. Those that are refused are told; the others are made all the same.
+pub async fn make(client: &Client, operations: Vec<Operation>) -> anyhow::Result<Made<'_>> {
+    let done = match operations.is_empty() {
+        true => BatchDone { revision: Revision(0), results: Vec::new() },
+        false => client.batch(&Batch { operations }).await?,
+    };
+    let mut made = Made { client, revision: done.revision, refused: BTreeSet::new(), exit: Exit::Done };
+    for result in done.results.into_iter().filter(|result| result.outcome == OperationOutcome::Refused) {
+        output::problem(&format!("{}: {}", result.name, result.message.as_deref().unwrap_or("refused")));
+        made.refused.insert(result.name);
+        made.exit = Exit::Failed;
+    }
+    Ok(made)
+}
+
+impl Made<'_> {
+    /// Waits for those goals whose changes were made, unless nobody wants to wait.
+    pub async fn wait(&self, mut goals: BTreeMap<UnitName, Goal>, wait: &cli::Wait) -> anyhow::Result<Exit> {
+        goals.retain(|name, _| !self.refused.contains(name.as_str()));
+        if wait.no_block {
+            goals.iter().for_each(|(name, goal)| output::line(&format!("{name}: {}", asked(*goal))));
+            return Ok(self.exit);
         }
+        let waited = wait::until_reached(self.client, goals, self.revision, wait.timeout).await?;
+        Ok(if waited == Exit::Done { self.exit } else { waited })
     }
-    if wait.no_block || goals.is_empty() {
-        return Ok(exit);
-    }
-    match wait::until_reached(client, goals, wait.timeout).await? {
-        Exit::Done => Ok(exit),
-        failed => Ok(failed),
+}
+
+fn asked(goal: Goal) -> &'static str {
+    match goal {
+        Goal::Launched => "will be started",
+        Goal::Loaded => "will be loaded",
+        Goal::Stopped => "will be stopped",
+        Goal::Unloaded => "will be unloaded",
+        Goal::Gone => "will be destroyed",
     }
 }
