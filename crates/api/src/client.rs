@@ -1,8 +1,8 @@
-//! The one client of the daemon's API. Each request has its own connection, so that a client can be kept for as long as one
-//! likes, over restarts of the daemon. Everything but the event stream has a time limit.
+//! The one client of the daemon's API. Each request has its own connection, so that a client can be kept for
+//! as long as one likes, over restarts of the daemon. Everything but the event stream has a time limit.
 //!
-//! Called by `corectl` and by tests. It never prints and never tries a change twice: whether a repeat is right is for the
-//! caller to say.
+//! Called by `corectl` and by tests. It never prints and never tries a change twice: whether a repeat is
+//! right is for the caller to say.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -135,7 +135,8 @@ impl Client {
         self.get("/v1/status").await
     }
 
-    /// The named units, or all; names that are not in the cluster are left out. A stale read asks this machine alone.
+    /// The named units, or all; names that are not in the cluster are left out. A stale read asks this
+    /// machine alone.
     pub async fn units(&self, names: &[UnitName], stale: bool) -> Result<Units, ClientError> {
         let mut query = Query::default();
         query.stale(stale);
@@ -177,8 +178,9 @@ impl Client {
         self.post("/v1/cluster/init", init, INIT_TIMEOUT).await
     }
 
-    /// What stands and then every change; or, with `after`, only what changed since that revision, if the daemon still
-    /// knows. With names, only those units and no machines. It outlives lost connections, see [`Events`].
+    /// What stands and then every change; or, with `after`, only what changed since that revision, if the
+    /// daemon still knows. With names, only those units and no machines. It outlives lost connections, see
+    /// [`Events`].
     pub fn events(&self, after: Option<Revision>, names: &[UnitName]) -> Events {
         Events::new(self.clone(), names.to_vec(), after)
     }

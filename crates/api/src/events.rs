@@ -1,7 +1,8 @@
-//! The client's end of `/v1/events`: server-sent events (WHATWG HTML, section 9.2) over connections that may break.
+//! The client's end of `/v1/events`: server-sent events (WHATWG HTML, section 9.2) over connections that may
+//! break.
 //!
-//! When a connection is lost, the next one goes on after the last revision that was told in full; when the daemon does not
-//! remember that far back, it says [`Event::Reset`] and begins anew.
+//! When a connection is lost, the next one goes on after the last revision that was told in full; when the
+//! daemon does not remember that far back, it says [`Event::Reset`] and begins anew.
 
 use std::time::Duration;
 
@@ -51,8 +52,9 @@ impl Events {
         Events { client, names, after, patience: Some(Duration::ZERO), connection: None, alone_since: None }
     }
 
-    /// For how long, each time anew, a lost connection is sought again before [`Events::next`] fails; `None` is for ever. At
-    /// first it is zero: the first lost connection is an error, and the next call tries again.
+    /// For how long, each time anew, a lost connection is sought again before [`Events::next`] fails; `None`
+    /// is for ever. At first it is zero: the first lost connection is an error, and the next call tries
+    /// again.
     pub fn with_patience(mut self, patience: Option<Duration>) -> Events {
         self.patience = patience;
         self

@@ -1,6 +1,7 @@
 //! HTTP on the wire: fleet's entities (`/fleet/v1`), our own (`/v1`), and the one client for both.
 //!
-//! These types share the newtypes of `cluster` with the log, never its structs: each form is versioned on its own.
+//! These types share the newtypes of `cluster` with the log, never its structs: each form is versioned on its
+//! own.
 
 mod client;
 mod events;

@@ -5,11 +5,11 @@
 //! | `GET /v1/status` | [`Status`] of the daemon that answers |
 //! | `GET /v1/units[?stale=true][&unit=NAME]...` | [`Units`] |
 //! | `GET /v1/units/NAME[?stale=true]` | [`Unit`] with `text`; 404 |
-//! | `POST /v1/units` with [`Batch`] | [`BatchDone`]; 400 when one operation is invalid, and then nothing is stored |
+//! | `POST /v1/units` with [`Batch`] | [`BatchDone`]; 400, with nothing stored, when one is invalid |
 //! | `GET /v1/machines[?stale=true]` | [`Machines`] |
 //! | `POST /v1/cluster/init` with [`ClusterInit`] | 200 [`Status`]; 409 when there is a cluster already |
 //! | `GET /v1/events[?after=REVISION][&unit=NAME]...` | server-sent events, see [`Told`] |
-//! | `POST /v1/events[?after=REVISION]` with [`EventFilter`] | the same, for more names than an address can hold |
+//! | `POST /v1/events[?after=REVISION]` with [`EventFilter`] | the same, for any number of names |
 //!
 //! Errors have fleet's body, [`crate::fleet::ErrorBody`].
 
@@ -200,16 +200,18 @@ pub struct EventFilter {
 /// One message of `/v1/events`, which are server-sent events (`text/event-stream`). The data is this as JSON:
 /// `{"revision":42,"kind":"unit","unit":{...}}`.
 ///
-/// A stream begins with what stands: every matching unit and machine, then `synced`. After that it tells what changes.
+/// A stream begins with what stands: every matching unit and machine, then `synced`. After that it tells what
+/// changes.
 ///
-/// The message's `id` is a revision too, and is there only when everything up to that revision has been told. It may be given
-/// back as `Last-Event-ID` or `?after=`, to this daemon or another: then the stream begins with what changed since, then
-/// `synced`. A stream that cannot be resumed, or whose reader is too slow, says `reset` and then what stands. Every 5 s in
-/// which nothing happens, an empty message says that the daemon is there.
+/// The message's `id` is a revision too, and is there only when everything up to that revision has been told;
+/// it may come alone, in a message without data. It may be given back as `Last-Event-ID` or `?after=`, to
+/// this daemon or another: then the stream begins with what changed since, then `synced`. A stream that
+/// cannot be resumed, or whose reader is too slow, says `reset`, then what stands, then `synced`. Every 5 s
+/// in which there is nothing to tell, an empty message says that the daemon is there.
 ///
-/// Names (`?unit=`, [`EventFilter`]) limit units to those named and leave machines out. A named unit that is not in the cluster is told as `gone`
-/// when the stream begins, with the machines that still hold it; without names, only such units are told as `gone` at the
-/// beginning as some machine still holds.
+/// Names (`?unit=`, [`EventFilter`]) limit units to those named and leave machines out. A named unit that is
+/// not in the cluster is told as `gone` when the stream begins, with the machines that still hold it; without
+/// names, only such units are told as `gone` at the beginning as some machine still holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
     /// The daemon's state in which it saw this.
@@ -226,8 +228,8 @@ pub enum Event {
     Unit {
         unit: Box<Unit>,
     },
-    /// The unit is not in the cluster; `states` lists the machines that still hold it. Told again whenever `states` changes,
-    /// the last time when it is empty.
+    /// The unit is not in the cluster; `states` lists the machines that still hold it. Told again whenever
+    /// `states` changes, the last time when it is empty.
     Gone {
         name: UnitName,
         states: Vec<UnitState>,
@@ -238,7 +240,8 @@ pub enum Event {
     MachineGone {
         id: MachineId,
     },
-    /// What stands, or what changed since, has been told; from here on, changes as they come. `leader` is who leads now.
+    /// What stands, or what changed since, has been told; from here on, changes as they come. `leader` is who
+    /// leads now.
     Synced {
         leader: Option<MachineId>,
     },

@@ -1,4 +1,5 @@
-//! One event stream: what stands, then what changes, at the reader's pace. `api::v1::Told` says what a reader may rely on.
+//! One event stream: what stands, then what changes, at the reader's pace. `api::v1::Told` says what a reader
+//! may rely on.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -88,7 +89,8 @@ pub(super) fn event_stream(
     Ok((headers, Body::from_stream(chunks)).into_response())
 }
 
-/// The header is what a reader sends that resumes by itself, so it knows more than the query of its first request.
+/// The header is what a reader sends that resumes by itself, so it knows more than the query of its first
+/// request.
 fn revision_given(headers: &HeaderMap, query: &Parameters) -> Result<Option<Revision>, Refusal> {
     let header = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
     let Some(text) = header.filter(|text| !text.is_empty()).or_else(|| query.first("after")) else {

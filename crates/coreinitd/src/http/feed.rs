@@ -1,6 +1,7 @@
-//! What the event streams are fed from: one task follows the store's state, finds what changed between one state and the next,
-//! writes each change down once as the bytes that go to the wire, and keeps the last of them, so that a stream can be
-//! resumed. Streams take from here at their own pace; a slow one holds up nobody.
+//! What the event streams are fed from: one task follows the store's state, finds what changed between one
+//! state and the next, writes each change down once as the bytes that go to the wire, and keeps the last of
+//! them, so that a stream can be resumed. Streams take from here at their own pace; a slow one holds up
+//! nobody.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
@@ -16,8 +17,8 @@ use tokio::sync::{Semaphore, watch};
 
 use super::view::{Placement, Snapshot};
 
-/// Changes that are remembered: some ten for each of several hundred units that start at once. At about a kilobyte each, it
-/// is some megabytes.
+/// Changes that are remembered: some ten for each of several hundred units that start at once. At about a
+/// kilobyte each, it is some megabytes.
 pub(super) const CHANGES_MAX: usize = 8192;
 
 /// Streams at a time: each is a waiting person or program, and there is no sense in thousands.

@@ -26,8 +26,8 @@ const SOCKET_MODE: u32 = 0o660;
 /// A daemon that listens takes a connection at once.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Connections at a time, beyond which the next ones wait in the kernel's queue. More than the event streams allowed, so that
-/// streams alone cannot keep other requests out.
+/// Connections at a time, beyond which the next ones wait in the kernel's queue. More than the event streams
+/// allowed, so that streams alone cannot keep other requests out.
 const CONNECTIONS_MAX: usize = 1024;
 
 /// For a client that connects and then says nothing, or does not come to the end of its headers.
@@ -52,7 +52,8 @@ pub enum ListenError {
     Permissions(PathBuf, #[source] io::Error),
 }
 
-/// Listens on that path, mode 0660, group `coreinit` where there is one. What a killed daemon left there is replaced.
+/// Listens on that path, mode 0660, group `coreinit` where there is one. What a killed daemon left there is
+/// replaced.
 pub async fn bind(path: &Path) -> Result<UnixListener, ListenError> {
     let at = || path.to_path_buf();
     match std::fs::symlink_metadata(path) {
@@ -90,7 +91,8 @@ fn group_id(groups: &str, name: &str) -> Option<u32> {
     })
 }
 
-/// Serves until `shutdown`; then takes no more connections, lets open requests finish for `grace`, and cuts off the rest.
+/// Serves until `shutdown`; then takes no more connections, lets open requests finish for `grace`, and cuts
+/// off the rest.
 pub(super) async fn serve(
     listener: UnixListener,
     router: Router,

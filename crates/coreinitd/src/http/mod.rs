@@ -1,8 +1,8 @@
-//! The HTTP room: fleet's API (`/fleet/v1`, and `/v1-alpha` as its other name) and our own (`/v1`) over the store, served on
-//! Unix sockets.
+//! The HTTP room: fleet's API (`/fleet/v1`, and `/v1-alpha` as its other name) and our own (`/v1`) over the
+//! store, served on Unix sockets.
 //!
-//! It turns requests into commands and states into views, and decides nothing else. It knows neither systemd nor how the
-//! state is kept. Called by the daemon's `run`.
+//! It turns requests into commands and states into views, and decides nothing else. It knows neither systemd
+//! nor how the state is kept. Called by the daemon's `run`.
 
 mod error;
 mod events;
@@ -57,7 +57,8 @@ pub struct HttpParts {
     pub init: InitCluster,
 }
 
-/// Forms a cluster of this machine alone, with that name if one is given. It returns when the store can be used.
+/// Forms a cluster of this machine alone, with that name if one is given. It returns when the store can be
+/// used.
 pub type InitCluster =
     Arc<dyn Fn(Option<String>) -> BoxFuture<'static, Result<(), InitError>> + Send + Sync + 'static>;
 
@@ -111,7 +112,8 @@ pub fn router(parts: HttpParts) -> (Router, Follower) {
     (router, follower)
 }
 
-/// Serves until `shutdown` turns true or its sender is gone: event streams end, open requests get a moment to finish.
+/// Serves until `shutdown` turns true or its sender is gone: event streams end, open requests get a moment to
+/// finish.
 pub async fn run(
     parts: HttpParts,
     listeners: Vec<UnixListener>,

@@ -1,5 +1,5 @@
-//! fleet's page tokens: two little-endian 16 bit numbers, the page size and the page, as URL-safe base64. The texts of the
-//! errors are those of Go's decoder, which fleet's clients have always shown.
+//! fleet's page tokens: two little-endian 16 bit numbers, the page size and the page, as URL-safe base64. The
+//! texts of the errors are those of Go's decoder, which fleet's clients have always shown.
 
 use super::error::Refusal;
 use super::request::Parameters;

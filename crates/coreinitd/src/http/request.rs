@@ -1,4 +1,5 @@
-//! The parts of a request: query, unit name in the path, JSON body; each with fleet's words for what is wrong with it.
+//! The parts of a request: query, unit name in the path, JSON body; each with fleet's words for what is wrong
+//! with it.
 
 use api::v1;
 use axum::body::{Body, to_bytes};

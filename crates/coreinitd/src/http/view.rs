@@ -15,7 +15,8 @@ pub(super) struct Snapshot {
     pub(super) unplaced: Arc<BTreeMap<UnitName, Unplaced>>,
 }
 
-/// Remembers the last answer of the scheduler, since most changes (what the machines report) leave it as it was.
+/// Remembers the last answer of the scheduler, since most changes (what the machines report) leave it as it
+/// was.
 #[derive(Default)]
 pub(super) struct Placement(Mutex<Option<Remembered>>);
 
@@ -42,8 +43,8 @@ impl Placement {
 }
 
 impl Remembered {
-    /// What the scheduler looks at is the same. A unit's reports matter to it only while the unit has no home: it waits for
-    /// the copies elsewhere to end.
+    /// What the scheduler looks at is the same. A unit's reports matter to it only while the unit has no
+    /// home: it waits for the copies elsewhere to end.
     fn holds_for(&self, state: &ClusterState) -> bool {
         let last = &*self.snapshot.state;
         last.units.ptr_eq(&state.units)
@@ -65,8 +66,8 @@ pub(super) fn is_lost(state: &ClusterState, machine: &MachineId) -> bool {
     state.machines.get(machine).is_none_or(|machine| machine.liveness == Liveness::Lost)
 }
 
-/// What has come of the wish: `launched` once the home machine has carried out the start that this generation asks for, `loaded`
-/// while it holds the unit in any other way, else `inactive`.
+/// What has come of the wish: `launched` once the home machine has carried out the start that this generation
+/// asks for, `loaded` while it holds the unit in any other way, else `inactive`.
 pub(super) fn current_state(state: &ClusterState, name: &UnitName, unit: &Unit) -> DesiredState {
     let home = state.assignments.get(name).map(|assignment| &assignment.machine);
     let Some(home) = home.filter(|home| !is_lost(state, home)) else { return DesiredState::Inactive };
@@ -145,7 +146,8 @@ impl Snapshot {
         counts
     }
 
-    /// Every name that there is something to tell of: the units, and those destroyed ones that some machine still holds.
+    /// Every name that there is something to tell of: the units, and those destroyed ones that some machine
+    /// still holds.
     pub(super) fn names(&self) -> BTreeSet<UnitName> {
         let held = self.state.observed.keys().map(|(name, _)| name);
         self.state.units.keys().chain(held).cloned().collect()
@@ -165,5 +167,58 @@ fn unit_state(machine: &MachineId, observed: &Observed, stale: bool) -> v1::Unit
             .as_ref()
             .map(|failure| v1::Failure { reason: failure.reason.clone(), journal: failure.journal.clone() }),
         stale,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::{Command, MachineInfo, Revision, UnitFile, UnitHash};
+
+    use super::*;
+
+    fn after(state: &Arc<ClusterState>, command: Command) -> Arc<ClusterState> {
+        let mut next = (**state).clone();
+        next.apply_all(Revision(state.revision.0 + 1), &[command]).pop().unwrap().unwrap();
+        Arc::new(next)
+    }
+
+    #[test]
+    fn a_remembered_reason_gives_way_to_every_change_that_it_hangs_on() {
+        let (unit, machine) = (UnitName::new("a.service").unwrap(), MachineId::new("m1").unwrap());
+        let placement = Placement::default();
+        let check = |state: &Arc<ClusterState>, what: &str| {
+            let unplaced = placement.of(state).unplaced;
+            assert_eq!(*unplaced, schedule(state).unplaced, "{what}");
+            unplaced.get(&unit).map(|unplaced| unplaced.why.clone())
+        };
+        let report = |active: Option<&str>| Command::Report {
+            machine: machine.clone(),
+            unit: unit.clone(),
+            observed: active.map(|active| Observed {
+                load: "loaded".into(),
+                active: active.into(),
+                sub: "".into(),
+                hash: UnitHash([0; 20]),
+                generation: None,
+                failure: None,
+            }),
+        };
+        let register = |id: &str, ssd: &str| {
+            let metadata = BTreeMap::from([("ssd".to_owned(), ssd.to_owned())]);
+            let info = MachineInfo { metadata, ..MachineInfo::default() };
+            Command::RegisterMachine { id: MachineId::new(id).unwrap(), info }
+        };
+        let state = after(&Arc::default(), register("m1", "no"));
+        let file = UnitFile::parse("[X-Fleet]\nMachineMetadata=ssd=yes\n").unwrap();
+        let desired = Some(DesiredState::Launched);
+        let state = after(&state, Command::SetUnit { name: unit.clone(), file: Some(file), desired });
+        let nowhere = check(&state, "no machine suits");
+        let state = after(&state, report(Some("active")));
+        check(&state, "though a copy runs");
+        let state = after(&state, register("m2", "yes"));
+        let waits = check(&state, "the copy has to stop first");
+        assert!(nowhere.is_some() && waits.is_some() && nowhere != waits, "{nowhere:?} {waits:?}");
+        let state = after(&state, report(None));
+        assert_eq!(check(&state, "the copy has stopped"), None);
     }
 }

@@ -1,4 +1,5 @@
-//! The bench that the tests of this binary work on: a router over a [`MemoryStore`], and short words for what happens to it.
+//! The bench that the tests of this binary work on: a router over a [`MemoryStore`], and short words for what
+//! happens to it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! fleet's API as a table: each file under `tests/fleet_http` is a conversation with a fresh daemon, most of it what fleet 1.0
-//! answered. `README` there says how a file is read.
+//! fleet's API as a table: each file under `tests/fleet_http` is a conversation with a fresh daemon, most of
+//! it what fleet 1.0 answered. `README` there says how a file is read.
 
 use std::path::Path;
 

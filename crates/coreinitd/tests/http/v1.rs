@@ -25,7 +25,8 @@ impl Bench {
         serde_json::from_str(&body).unwrap()
     }
 
-    /// The request is refused with that status and a message that has all those parts, and nothing is changed.
+    /// The request is refused with that status and a message that has all those parts, and nothing is
+    /// changed.
     async fn refused(&self, request: (&str, &str, &str), status: u16, parts: &[&str]) {
         let before = self.state();
         let (got, body) = self.ask(request.0, request.1, request.2).await;
@@ -141,9 +142,10 @@ async fn units_and_machines_are_shown_whole() {
     bench.propose(register("m1", "10.0.0.1", &[("ssd", "yes")])).await;
     bench.propose(register("m2", "10.0.0.2", &[])).await;
     let file = "# mine\n[Unit]\nDescription=The A\n[Service]\nExecStart=/bin/a\n";
+    let picky = "[X-Fleet]\nMachineMetadata=ssd=no\n";
     let body = serde_json::json!({"operations": [
         {"op": "set", "name": "a.service", "text": file, "desiredState": "launched"},
-        {"op": "set", "name": "b.service", "text": "[X-Fleet]\nMachineMetadata=ssd=no\n", "desiredState": "launched"},
+        {"op": "set", "name": "b.service", "text": picky, "desiredState": "launched"},
     ]});
     bench.ask("POST", "/v1/units", &body.to_string()).await;
     bench.propose(assign(&bench.state(), "a.service", "m1")).await;
