@@ -82,7 +82,8 @@ pub struct Wait {
     /// Do not wait until the wish has come true on the machines
     #[arg(long)]
     pub no_block: bool,
-    /// Wait no longer than this, such as 90s or 5min, and fail; the wish stays. Without it, wait for as long as it takes
+    /// Wait no longer than this, such as 90s or 5min, and fail; the wish stays. Without it, wait for as long
+    /// as it takes
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub timeout: Option<Duration>,
 }

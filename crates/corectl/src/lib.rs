@@ -1,5 +1,5 @@
-//! The command line: each command is a file, everything that is printed goes through `output`, and every wait is a wait on
-//! the daemon's event stream.
+//! The command line: each command is a file, everything that is printed goes through `output`, and every wait
+//! is a wait on the daemon's event stream.
 
 mod cat;
 mod cli;

@@ -34,7 +34,8 @@ pub async fn run(client: &Client, list: &ListOf, format: Format) -> anyhow::Resu
     Ok(Exit::Done)
 }
 
-/// A row for each machine that holds the unit; one without a machine for a unit that is wanted and held by none.
+/// A row for each machine that holds the unit; one without a machine for a unit that is wanted and held by
+/// none.
 fn rows(unit: &Unit, machines: &Machines, full: bool, columns: usize) -> Vec<Vec<String>> {
     let cells = |load: &str, active: &str, sub: &str, machine: String| {
         let description = or_dash(&shortened(&unit.description, columns));
@@ -65,8 +66,9 @@ mod tests {
         let machines = Machines::of(machines);
         let check = |states: serde_json::Value, desired: &str, full: bool, expected: &[&str]| {
             let unit: Unit = serde_json::from_value(serde_json::json!({
-                "name": "a.service", "desiredState": desired, "currentState": "inactive", "generation": 1, "hash": "",
-                "description": "Say hello", "machine": null, "reason": null, "unplaced": null, "states": states,
+                "name": "a.service", "desiredState": desired, "currentState": "inactive", "generation": 1,
+                "hash": "", "description": "Say hello", "machine": null, "reason": null,
+                "unplaced": null, "states": states,
             }))
             .unwrap();
             let lines: Vec<String> =
@@ -74,8 +76,8 @@ mod tests {
             assert_eq!(lines, expected);
         };
         let state = |machine: &str, stale: bool| {
-            serde_json::json!({"machine": machine, "load": "loaded", "active": "active", "sub": "running", "hash": "",
-                "generation": 1, "stale": stale})
+            serde_json::json!({"machine": machine, "load": "loaded", "active": "active", "sub": "running",
+                "hash": "", "generation": 1, "stale": stale})
         };
         let here = || state("113f16a7aaaaaaaaaaaaaaaaaaaaaaaa", false);
         let elsewhere = || state("m2", true);

@@ -59,7 +59,8 @@ pub async fn choose(client: &Client, arguments: &[String], stale: bool) -> anyho
     Ok(Chosen { units, unknown })
 }
 
-/// For lists: the units that the arguments mean, or all. What matches nothing is an empty list, as with systemctl.
+/// For lists: the units that the arguments mean, or all. What matches nothing is an empty list, as with
+/// systemctl.
 pub async fn listed(client: &Client, arguments: &[String], stale: bool) -> anyhow::Result<Units> {
     let mut units = client.units(&[], stale).await?;
     if !arguments.is_empty() {

@@ -1,4 +1,5 @@
-//! From what is typed to unit names: paths lose their folders, and names without a unit's type get `.service`.
+//! From what is typed to unit names: paths lose their folders, and names without a unit's type get
+//! `.service`.
 
 use anyhow::{Context, bail};
 use cluster::{UnitName, UnitNameError};

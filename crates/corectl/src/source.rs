@@ -1,4 +1,5 @@
-//! Where a unit's file comes from: the file of that path, the cluster, or a template in either. Nothing is changed here.
+//! Where a unit's file comes from: the file of that path, the cluster, or a template in either. Nothing is
+//! changed here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -154,7 +155,8 @@ fn read(path: &Path) -> anyhow::Result<Option<UnitFile>> {
         anyhow!("{shown}:{line}: this is not UTF-8 text{}", hint(path))
     })?;
     match UnitFile::parse(&text) {
-        // systemd passes over lines before the first section, so most prose is a unit file in which nothing is said.
+        // systemd passes over lines before the first section, so most prose is a unit file in which nothing
+        // is said.
         Ok(file) if file.options().is_empty() && !hint(path).is_empty() => {
             bail!("{shown}: this is no unit file, neither by its name nor by what is in it")
         }

@@ -1,7 +1,8 @@
-//! `start`, `load` and `submit`: units that may have to be created. All arguments are looked at before anything is sent: one
-//! bad file, and nothing has changed.
+//! `start`, `load` and `submit`: units that may have to be created. All arguments are looked at before
+//! anything is sent: one bad file, and nothing has changed.
 //!
-//! None of them asks less of a unit than is asked already: submitting or loading a unit that runs does not stop it.
+//! None of them asks less of a unit than is asked already: submitting or loading a unit that runs does not
+//! stop it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -120,8 +121,8 @@ fn step(source: &Source, kind: Kind, wanted: DesiredState, replace: bool) -> Res
     }
     let mut operations = vec![set(text, Some(wanted))];
     if wanted == DesiredState::Launched && now == wanted && !source.differs() && at_rest(unit) {
-        // It was started, and has failed or ended by itself. The wish would be an old one, so it is taken back first, in the
-        // same batch: no machine ever sees it taken back.
+        // It was started, and has failed or ended by itself. The wish would be an old one, so it is taken
+        // back first, in the same batch: no machine ever sees it taken back.
         operations.insert(0, set(None, Some(DesiredState::Loaded)));
     }
     Ok(Step { operations, goal, note: None })

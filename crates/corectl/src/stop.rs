@@ -1,5 +1,5 @@
-//! `stop`, `unload` and `destroy`: units of which less is wanted than before. What cannot be done for one unit is told; for
-//! the others it is done.
+//! `stop`, `unload` and `destroy`: units of which less is wanted than before. What cannot be done for one
+//! unit is told; for the others it is done.
 
 use std::collections::BTreeMap;
 

@@ -90,7 +90,7 @@ pub fn judge(goal: Goal, known: &Known, label: &dyn Fn(&MachineId) -> String) ->
         Goal::Loaded if is_sound => Verdict::Reached(format!("loaded on {}", label(machine))),
         Goal::Launched | Goal::Loaded => failure(),
         Goal::Stopped if is_up && state.failure.is_none() => failed(&format!(
-            "still {condition}: something else than the cluster has started it, such as its socket or its timer"
+            "still {condition}: its socket, its timer or somebody there started it; unload it instead"
         )),
         Goal::Stopped if is_up => failure(),
         Goal::Stopped | Goal::Unloaded | Goal::Gone => Verdict::Reached(condition),
@@ -118,7 +118,8 @@ fn failed(why: &str) -> Verdict {
     Verdict::Failed { why: why.into(), journal: Vec::new() }
 }
 
-/// A unit that no machine should hold any more. Lost machines are not waited for: they follow when they return.
+/// A unit that no machine should hold any more. Lost machines are not waited for: they follow when they
+/// return.
 fn held(states: &[UnitState], reached: &str, label: &dyn Fn(&MachineId) -> String) -> Verdict {
     let hosts = |stale| {
         let on = states.iter().filter(|state| state.stale == stale).map(|state| label(&state.machine));

@@ -1,7 +1,8 @@
-//! Waiting for wishes to come true, on the daemon's event stream. What an event means is for `verdict` to say; here, events
-//! are carried to it and lines from it.
+//! Waiting for wishes to come true, on the daemon's event stream. What an event means is for `verdict` to
+//! say; here, events are carried to it and lines from it.
 //!
-//! Without a time limit it waits for ever, as systemctl does: only a unit's own machine knows how long a start may take.
+//! Without a time limit it waits for ever, as systemctl does: only a unit's own machine knows how long a
+//! start may take.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,8 +17,8 @@ use crate::machines::Machines;
 use crate::verdict::{Goal, Known, Verdict, judge};
 use crate::{Exit, output};
 
-/// How long units that no machine can take are given, once nothing else is waited for: a machine may just be joining, or
-/// another unit making room.
+/// How long units that no machine can take are given, once nothing else is waited for: a machine may just be
+/// joining, or another unit making room.
 const UNPLACED_GRACE: Duration = Duration::from_secs(3);
 
 struct Waiting {
@@ -39,8 +40,8 @@ struct Wait<'a> {
     exit: Exit,
 }
 
-/// Waits until every goal is reached or has failed, and says so line by line. `since` is when the wishes were made: what was
-/// before is not looked at.
+/// Waits until every goal is reached or has failed, and says so line by line. `since` is when the wishes were
+/// made: what was before is not looked at.
 pub async fn until_reached(
     client: &Client,
     goals: BTreeMap<UnitName, Goal>,
@@ -83,12 +84,13 @@ pub async fn until_reached(
                 Err(error) if error.is_unreachable() && !is_lost => {
                     is_lost = true;
                     events = events.with_patience(None);
-                    wait.say(&format!("{:#}; the wait goes on when coreinitd is back", anyhow::Error::new(error)));
+                    let error = anyhow::Error::new(error);
+                    wait.say(&format!("{error:#}; the wait goes on when coreinitd is back"));
                 }
                 Err(error) => return Err(error.into()),
             },
             _ = second.tick(), if wait.progress.is_shown() => wait.show(),
-            () = at(unplaced_until) => wait.give_up("it stays wanted, and is placed as soon as a machine suits it"),
+            () = at(unplaced_until) => wait.give_up("it stays wanted, for when a machine suits it"),
             () = at(deadline) => wait.give_up("not in time; the wish stays"),
         }
     }
@@ -112,7 +114,8 @@ impl Wait<'_> {
             Event::Unit { unit } => self.learn(at, &unit.name.clone(), Known::Unit(unit)).await,
             Event::Gone { name, states } => self.learn(at, &name, Known::Gone(states)).await,
             Event::Synced { leader } => {
-                // All that stands has been told, but when all units are told of, not what is nowhere any more.
+                // All that stands has been told, but when all units are told of, not what is nowhere any
+                // more.
                 let unknown = self.waiting.iter().filter(|(_, waiting)| !waiting.is_known);
                 let unknown: Vec<UnitName> = unknown.map(|(name, _)| name.clone()).collect();
                 for name in unknown {
@@ -162,7 +165,8 @@ impl Wait<'_> {
         }
     }
 
-    /// Asks what machines are called when one is met that is not known; at most once for each state of the cluster.
+    /// Asks what machines are called when one is met that is not known; at most once for each state of the
+    /// cluster.
     async fn know(&mut self, at: Revision, known: &Known) {
         let (home, states): (Option<&MachineId>, &[UnitState]) = match known {
             Known::Unit(unit) => (unit.machine.as_ref(), &unit.states),
@@ -180,6 +184,9 @@ impl Wait<'_> {
     }
 
     fn show(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
         let some: Vec<&str> = self.waiting.keys().take(3).map(UnitName::as_str).collect();
         let more = if some.len() < self.waiting.len() { ", ..." } else { "" };
         let (count, total) = (self.waiting.len(), self.total);

@@ -120,7 +120,8 @@ fn stopped() {
     is(state("failed", "failed", 7), "+failed (failed) on <m1>");
     is(
         state("active", "running", 7),
-        "!still active (running) on <m1>: something else than the cluster has started it, such as its socket or its timer",
+        "!still active (running) on <m1>: its socket, its timer or somebody there started it; \
+         unload it instead",
     );
     is(
         with_failure("active", "running", "stop job failed"),

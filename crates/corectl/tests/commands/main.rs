@@ -1,5 +1,5 @@
-//! The program as a user runs it, against the daemon's API over a store in memory. The leader and the machines are played by
-//! the tests.
+//! The program as a user runs it, against the daemon's API over a store in memory. The leader and the
+//! machines are played by the tests.
 
 mod asking;
 mod play;

@@ -51,7 +51,8 @@ async fn a_failure_says_why_and_the_others_are_waited_for() {
     end(start).await.is(
         1,
         "b.service: active (running) on h2 (10.0.0.2)\n",
-        "corectl: a.service: failed (failed) on h1 (10.0.0.1): start job failed: exit-code (status 3)\n    last words\n",
+        "corectl: a.service: failed (failed) on h1 (10.0.0.1): start job failed: exit-code \
+         (status 3)\n    last words\n",
     );
 }
 

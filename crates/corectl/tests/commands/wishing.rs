@@ -28,7 +28,8 @@ async fn files_links_templates_and_pairs_go_as_one_batch() {
     let said = play.run(&arguments).await;
     said.is(
         0,
-        "web@.service: submitted; a template is not started, its instances are\nhello.service: will be started\n\
+        "web@.service: submitted; a template is not started, its instances are\n\
+         hello.service: will be started\n\
          s.service: will be loaded\ns.socket: will be started\nweb@1.service: will be started\n\
          web@2.service: will be started\n",
         "",
@@ -90,10 +91,12 @@ async fn another_file_is_refused_unless_it_is_to_replace() {
     play.running("a.service").await;
     let generation = play.generation("a.service");
     play.file("a.service", "[Service]\nExecStart=/bin/true\n");
-    let differs = "corectl: a.service in the cluster differs from a.service; add --replace to put this in its place\n\
+    let differs = "corectl: a.service in the cluster differs from a.service; \
+                   add --replace to put this in its place\n\
                    corectl: nothing was sent to the cluster\n";
     play.run(&["start", "a.service"]).await.is(1, "", differs);
-    let refused = "corectl: a.service is launched; replace it with `corectl start --replace`, or unload it first\n\
+    let refused = "corectl: a.service is launched; replace it with `corectl start --replace`, \
+                   or unload it first\n\
                    corectl: nothing was sent to the cluster\n";
     play.run(&["submit", "--replace", "a.service"]).await.is(1, "", refused);
     play.run(&["load", "--replace", "a.service"]).await.is(1, "", refused);
@@ -147,7 +150,8 @@ async fn unknown_units_do_not_hold_up_the_others() {
     said.is(
         1,
         "web@1.service: will be stopped\nweb@2.service: will be stopped\n",
-        "corectl: \"a b\" is no unit: invalid character ' ' in unit name\ncorectl: unit no.service is not in the cluster\n\
+        "corectl: \"a b\" is no unit: invalid character ' ' in unit name\n\
+         corectl: unit no.service is not in the cluster\n\
          corectl: no unit in the cluster matches \"no*\"\n",
     );
     assert_eq!(play.desired("web@2.service"), Some(Loaded));
