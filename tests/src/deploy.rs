@@ -1,5 +1,6 @@
-//! A cluster on the rack: our programs on every host, the packaged unit file, three equal configurations, and what tests ask
-//! such a cluster. What is asked of systemd itself goes to the hosts' own buses, never through our daemon.
+//! A cluster on the rack: our programs on every host, the packaged unit file, three equal configurations, and
+//! what tests ask such a cluster. What is asked of systemd itself goes to the hosts' own buses, never through
+//! our daemon.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -190,7 +191,8 @@ impl Cluster {
         running
     }
 
-    /// Each of these units is active on exactly one host, and that is the one that the cluster says. Returns where they are.
+    /// Each of these units is active on exactly one host, and that is the one that the cluster says. Returns
+    /// where they are.
     pub fn at_home_now(&self, host: &str, names: &[String]) -> Result<BTreeMap<String, String>, String> {
         let homes = self.homes(host)?;
         let patterns: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -280,7 +282,8 @@ fn read<T: DeserializeOwned>(host: &str, answer: Answer) -> Result<T, String> {
 /// The same for each host.
 fn configuration(hosts: &[String]) -> String {
     format!(
-        "data_dir = {DATA_DIR:?}\nlisten = \"0.0.0.0:7340\"\ninsecure_transport = true\nbootstrap_expect = {}\n\
+        "data_dir = {DATA_DIR:?}\nlisten = \"0.0.0.0:7340\"\ninsecure_transport = true\n\
+         bootstrap_expect = {}\n\
          join = {hosts:?}\nmachine_lost_after = \"6s\"\nsocket = {SOCKET:?}\n",
         hosts.len()
     )

@@ -1,4 +1,5 @@
-//! One request to a daemon's socket, as raw as a test wants it. HTTP/1.0, so that the answer ends where the connection does.
+//! One request to a daemon's socket, as raw as a test wants it. HTTP/1.0, so that the answer ends where the
+//! connection does.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -25,7 +26,8 @@ pub fn call(socket: &Path, method: &str, path: &str, body: &[u8], limit: Duratio
     stream.set_write_timeout(Some(limit))?;
     let length = body.len();
     let head = format!(
-        "{method} {path} HTTP/1.0\r\nHost: coreinit\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        "{method} {path} HTTP/1.0\r\nHost: coreinit\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n"
     );
     stream.write_all(head.as_bytes())?;
     // A daemon may answer and close before it has read a body that it does not want.

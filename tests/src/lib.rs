@@ -1,5 +1,5 @@
-//! What the tests share: real hosts (`rack`, `deploy`), the daemon's API (`http`), waiting (`wait`), and the sources
-//! themselves (`sources`). Nothing that is shipped depends on this.
+//! What the tests share: real hosts (`rack`, `deploy`), the daemon's API (`http`), waiting (`wait`), and the
+//! sources themselves (`sources`). Nothing that is shipped depends on this.
 
 pub mod deploy;
 pub mod http;

@@ -1,5 +1,6 @@
-//! Real hosts for a test: `rack/hosts.sh` driven from Rust. Each host has its own systemd, bus, journal, address and disk.
-//! Faults go through the script; what is done often (running a command, asking the bus) is done here without it.
+//! Real hosts for a test: `rack/hosts.sh` driven from Rust. Each host has its own systemd, bus, journal,
+//! address and disk. Faults go through the script; what is done often (running a command, asking the bus) is
+//! done here without it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -30,8 +31,8 @@ pub struct UnitStatus {
 }
 
 impl Rack {
-    /// A rack of `count` hosts, all booted. What an earlier run under the same name left behind is swept first; a rack of that
-    /// name that is in use is an error.
+    /// A rack of `count` hosts, all booted. What an earlier run under the same name left behind is swept
+    /// first; a rack of that name that is in use is an error.
     pub fn up(name: &str, count: usize, nspawn: &str) -> Rack {
         let path = format!("/run/lock/{name}-rack.lock");
         let lock = File::create(&path).unwrap_or_else(|e| panic!("{path}: {e}; the rack needs root"));
@@ -173,8 +174,8 @@ impl Rack {
         }
     }
 
-    /// The host's units that match a pattern, as its systemd tells on its bus. `Err` when the host is off or its bus does
-    /// not answer yet.
+    /// The host's units that match a pattern, as its systemd tells on its bus. `Err` when the host is off or
+    /// its bus does not answer yet.
     pub fn units(&self, host: &str, patterns: &[&str]) -> Result<BTreeMap<String, UnitStatus>, String> {
         let bus = self.path(host, "/run/dbus/system_bus_socket").ok_or_else(|| format!("{host} is off"))?;
         let output = Command::new("busctl")

@@ -1,5 +1,5 @@
-//! The workspace's own sources, as the tidy test reads them: where the repository is, its Rust files, and in each what is
-//! code, what is comment or text, and what is test.
+//! The workspace's own sources, as the tidy test reads them: where the repository is, its Rust files, and in
+//! each what is code, what is comment or text, and what is test.
 
 use std::path::{Path, PathBuf};
 
@@ -67,7 +67,8 @@ impl Source {
         Source { path: path.into(), text: text.into(), code, tests_from }
     }
 
-    /// The lines (counted from 0) in whose code a word occurs. An end of the word that is a letter must be a word's end there.
+    /// The lines (counted from 0) in whose code a word occurs. An end of the word that is a letter must be a
+    /// word's end there.
     pub fn lines_with(&self, word: &str) -> Vec<usize> {
         let lines = self.code.lines().enumerate();
         lines.filter(|(_, line)| has_word(line, word)).map(|(number, _)| number).collect()

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
-/// Looks until `condition` gives a value, and returns it with the time that took. Panics after `deadline` with what was
-/// waited for and what was seen last. `Err` says what was seen instead.
+/// Looks until `condition` gives a value, and returns it with the time that took. Panics after `deadline`
+/// with what was waited for and what was seen last. `Err` says what was seen instead.
 #[track_caller]
 pub fn eventually<T>(
     deadline: Duration,

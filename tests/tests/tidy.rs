@@ -1,5 +1,6 @@
-//! Rules of the house that no compiler holds: who may depend on whom, what the pure core never does, where a library may be
-//! named, sizes and names. Each rule is a function from sources to violations, and is tried on a case that breaks it.
+//! Rules of the house that no compiler holds: who may depend on whom, what the pure core never does, where a
+//! library may be named, sizes and names. Each rule is a function from sources to violations, and is tried on
+//! a case that breaks it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -309,7 +310,8 @@ fn panics_have_reasons() {
     passes(unwraps, "crates/a/src/b/tests.rs", "a.unwrap();");
 }
 
-/// A sleep is too long on a fast machine and too short on a slow one. Under a clock of the test's own it costs nothing.
+/// A sleep is too long on a fast machine and too short on a slow one. Under a clock of the test's own it
+/// costs nothing.
 fn sleeps(source: &Source) -> Vec<String> {
     let own_clock = source.code.contains("start_paused") || source.path.contains("simulation");
     let free = own_clock || source.path == "tests/src/wait.rs" || source.path.contains("/src/bin/");

@@ -1,8 +1,10 @@
-//! A store that was damaged while its host was away: said, set aside, never served, and the machine comes back through the others.
+//! A store that was damaged while its host was away: said, set aside, never served, and the machine comes
+//! back through the others.
 
 use std::time::Duration;
 
-use tests::deploy::{Cluster, DATA_DIR, probes};
+use api::v1::State;
+use tests::deploy::{Cluster, DATA_DIR, probes, set};
 use tests::wait::eventually;
 
 /// What is done to the largest file of the store, in Python: `path` is its name.
@@ -29,7 +31,8 @@ pub fn a_damaged_store_is_set_aside(cluster: &Cluster) {
     for (host, (what, damage)) in rack.hosts().iter().zip(DAMAGES) {
         cluster.formed();
         let other = &rack.others(host)[0];
-        let kept = cluster.units(other).expect("an answer");
+        let changes = membership_changes(cluster);
+        let mut kept = cluster.units(other).expect("an answer");
         cluster.stop_daemon(host);
         let cursor =
             rack.shell(host, "journalctl -n 0 --show-cursor --no-pager | sed -n 's/^-- cursor: //p'");
@@ -53,10 +56,28 @@ pub fn a_damaged_store_is_set_aside(cluster: &Cluster) {
         let (_, took) =
             eventually(Duration::from_secs(30), "the machine to be back", || cluster.formed_now());
         println!("rack: {host}: back in the cluster after {took:?}");
+        // It has to vote again before another machine may lose its store.
+        eventually(Duration::from_secs(20), "the machine to vote again", || {
+            match membership_changes(cluster) {
+                now if now > changes => Ok(()),
+                now => Err(format!("{now} changes of the membership so far")),
+            }
+        });
+        let after = format!("probe-after-{host}.service");
+        let text = Some("[Service]\nExecStart=/bin/true\n");
+        cluster.batch(other, vec![set(&after, text, State::Inactive)]).expect("a write is acknowledged");
+        kept.push(cluster.unit(other, &after).expect("it is stored"));
+        kept.sort_by(|a, b| a.name.cmp(&b.name));
         assert_eq!(names(&cluster.units(host).expect("an answer")), names(&kept), "what {host} serves");
         assert_eq!(cluster.at_home_now(host, &units), Ok(homes.clone()), "nothing has moved");
         assert_eq!(cluster.main_pids(&homes), before, "no unit was touched");
     }
+}
+
+/// How often a leader began to change the membership, as all journals have it.
+fn membership_changes(cluster: &Cluster) -> usize {
+    let logs = cluster.rack.hosts().iter().map(|host| cluster.daemon_log(host, 100_000));
+    logs.map(|log| log.matches("changing the membership").count()).sum()
 }
 
 fn names(units: &[api::v1::Unit]) -> Vec<(&str, &str)> {

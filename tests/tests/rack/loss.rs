@@ -1,5 +1,5 @@
-//! Power cuts: the units of a dead host run elsewhere, a host that returns starts none of them, and what was acknowledged
-//! outlives everything losing power at once.
+//! Power cuts: the units of a dead host run elsewhere, a host that returns starts none of them, and what was
+//! acknowledged outlives everything losing power at once.
 
 use std::time::{Duration, Instant};
 

@@ -1,9 +1,10 @@
-//! Three real hosts with a systemd each, and what happens to them: one rack for all tests, one test after the other.
+//! Three real hosts with a systemd each, and what happens to them: one rack for all tests, one test after the
+//! other.
 //!
 //!     cargo test -p tests --test rack [-- FILTER]
 //!
-//! It needs root and what `rack/README.md` lists. `HX_NAME` gives the rack another name, so that two can run at once.
-//! Measurements are printed as they are made.
+//! It needs root and what `rack/README.md` lists. `HX_NAME` gives the rack another name, so that two can run
+//! at once. Measurements are printed as they are made.
 
 mod damage;
 mod loss;

@@ -1,4 +1,5 @@
-//! Daemons that die and hosts that cannot reach each other: writes go on where a majority is, and no unit ends.
+//! Daemons that die and hosts that cannot reach each other: writes go on where a majority is, and no unit
+//! ends.
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,8 @@ fn first_write(cluster: &Cluster, host: &str, name: &str, since: Instant) -> Dur
     since.elapsed()
 }
 
-/// Writes on a host without a majority are never acknowledged, and soon say that there is no leader. One that the leader had
-/// taken before it knew may say that its outcome is unknown.
+/// Writes on a host without a majority are never acknowledged, and soon say that there is no leader. One that
+/// the leader had taken before it knew may say that its outcome is unknown.
 fn refused(cluster: &Cluster, host: &str, name: &str) -> String {
     let write = || match cluster.batch(host, vec![set(name, Some(TEXT), State::Inactive)]) {
         Ok(done) => panic!("{host} acknowledged without a majority: {done:?}"),
@@ -90,7 +91,8 @@ pub fn a_leader_in_the_minority_is_replaced(cluster: &Cluster) {
     }
 }
 
-/// Every host alone for a minute: all units run on, reads answer from what is known, writes say why they cannot be.
+/// Every host alone for a minute: all units run on, reads answer from what is known, writes say why they
+/// cannot be.
 pub fn without_a_quorum_nothing_stops(cluster: &Cluster) {
     let rack = &cluster.rack;
     let units = probes("alone", 6);

@@ -7,7 +7,8 @@ const GOOD: &str = "[Service]\\nExecStart=/bin/true\\n";
 pub fn bad_input_is_refused_and_nothing_is_stored(cluster: &Cluster) {
     let one = |name: &str, text: &str| {
         format!(
-            "{{\"operations\":[{{\"op\":\"set\",\"name\":\"{name}\",\"text\":\"{text}\",\"desiredState\":\"launched\"}}]}}"
+            "{{\"operations\":[{{\"op\":\"set\",\"name\":\"{name}\",\"text\":\"{text}\",\
+             \"desiredState\":\"launched\"}}]}}"
         )
     };
     let long = "a".repeat(300);

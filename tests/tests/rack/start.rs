@@ -9,7 +9,8 @@ use tests::wait::eventually;
 const SOCKET_UNIT: &str = "socket-activated.socket";
 const SERVICE_UNIT: &str = "socket-activated.service";
 
-/// `corectl start examples/*`: all active and spread over the machines; the service of a socket waits for somebody to connect.
+/// `corectl start examples/*`: all active and spread over the machines; the service of a socket waits for
+/// somebody to connect.
 pub fn examples_run(cluster: &Cluster) {
     let rack = &cluster.rack;
     let output = cluster.rack.try_exec("h1", &["bash", "-c", "corectl start /examples/*"]).expect("h1 is on");
@@ -60,6 +61,7 @@ fn connect(cluster: &Cluster, host: &str) {
     let listen = text.lines().find_map(|line| line.strip_prefix("ListenStream=")).expect("it listens").trim();
     let program = "import socket, sys\na = sys.argv[1]\n\
         s = socket.socket(socket.AF_UNIX if a[0] == '/' else socket.AF_INET)\n\
-        s.connect(a if a[0] == '/' else ('127.0.0.1', int(a.split(':')[-1])))\ns.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n')\n";
+        s.connect(a if a[0] == '/' else ('127.0.0.1', int(a.split(':')[-1])))\n\
+        s.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n')\n";
     cluster.rack.exec(host, &["python3", "-c", program, listen]);
 }
