@@ -13,7 +13,12 @@ use tokio::time::Instant;
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs until `stop`.
-pub async fn run(store: Arc<dyn Store>, machine: MachineId, info: MachineInfo, mut stop: watch::Receiver<bool>) {
+pub async fn run(
+    store: Arc<dyn Store>,
+    machine: MachineId,
+    info: MachineInfo,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut role, mut state) = (store.role(), store.state());

@@ -88,18 +88,15 @@ async fn serve(
     notify(&[NotifyState::Ready]);
 
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let ended = loop {
-        tokio::select! {
-            _ = term.recv() => break Ok(()),
-            _ = int.recv() => break Ok(()),
-            Ok(reason) = failed.wait_for(Option::is_some) => {
-                let reason = reason.clone().unwrap_or_default();
-                break Err(anyhow::anyhow!("the store failed and must not be used further: {reason}"));
-            }
-            Some(room) = rooms.join_next() => {
-                break Err(anyhow::anyhow!("a part of the daemon ended by itself: {room:?}"));
-            }
+    let ended = tokio::select! {
+        // Cancel-safe: all of these only wait, and the daemon stops after the first.
+        _ = term.recv() => Ok(()),
+        _ = int.recv() => Ok(()),
+        Ok(reason) = failed.wait_for(Option::is_some) => {
+            let reason = reason.clone().unwrap_or_default();
+            Err(anyhow::anyhow!("the store failed and must not be used further: {reason}"))
         }
+        Some(room) = rooms.join_next() => Err(anyhow::anyhow!("a part of the daemon ended by itself: {room:?}")),
     };
     tracing::info!("coreinitd stops; units go on");
     notify(&[NotifyState::Stopping]);
