@@ -1,8 +1,9 @@
-//! The store under a hostile sky: three machines whose network, clock, disks and chance are all decided by one seed. First
-//! chaos (power cuts that lose what was not synced, partitions, a disk that is replaced), with safety checked all along; then
-//! quiet, in which the cluster must heal.
+//! The store under a hostile sky: three machines whose network, clock, disks and chance are all decided by
+//! one seed. First chaos (power cuts that lose what was not synced, partitions, a disk that is replaced),
+//! with safety checked all along; then quiet, in which the cluster must heal.
 //!
-//! `SEED=17 cargo nextest run -p tests simulation` runs one seed and prints what happens; `SEEDS=1000` runs as many.
+//! `SEED=17 cargo nextest run -p tests simulation` runs one seed and prints what happens; `SEEDS=1000` runs
+//! as many.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -26,7 +27,8 @@ use tokio::time::Instant;
 
 const MACHINES: usize = 3;
 const CHAOS_MS: u64 = 10_000;
-/// Elections, a snapshot for whoever fell behind, and a machine that comes back with an empty disk fit in it many times over.
+/// Elections, a snapshot for whoever fell behind, and a machine that comes back with an empty disk fit in it
+/// many times over.
 const QUIET_MS: u64 = 6_000;
 
 /// turmoil's network.

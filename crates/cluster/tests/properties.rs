@@ -153,6 +153,13 @@ proptest! {
     fn a_schedule_is_sound_and_complete(state in states()) {
         let first = schedule(&state);
         prop_assert_eq!(&first, &schedule(&state.clone()));
+        // Single Home: no unit is given two homes at once.
+        let mut given = std::collections::BTreeSet::new();
+        for decision in &first.decisions {
+            if let cluster::Decision::Assign { unit, .. } = decision {
+                prop_assert!(given.insert(unit.clone()), "{} is given two homes: {:?}", unit, first);
+            }
+        }
         let mut after = state.clone();
         for decision in &first.decisions {
             let at = Revision(after.revision.0 + 1);

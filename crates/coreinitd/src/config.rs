@@ -50,12 +50,16 @@ pub struct Flags {
     /// The engine under the store: sled or redb
     #[arg(long, env = "COREINIT_ENGINE", value_name = "ENGINE")]
     pub engine: Option<Engine>,
+    /// Only look at the store in this folder, and end
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub check_store: Option<PathBuf>,
     /// What to log, such as `info` or `debug,raft=trace`
     #[arg(long, env = "COREINIT_LOG", value_name = "FILTER")]
     pub log: Option<String>,
 }
 
-/// The configuration file. A key that is not known is an error: it is a slip that would change nothing in silence.
+/// The configuration file. A key that is not known is an error: it is a slip that would change nothing in
+/// silence.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct File {
@@ -83,6 +87,15 @@ pub enum Engine {
     #[default]
     Sled,
     Redb,
+}
+
+impl Engine {
+    pub fn name(self) -> &'static str {
+        match self {
+            Engine::Sled => "sled",
+            Engine::Redb => "redb",
+        }
+    }
 }
 
 /// Everything the daemon was told, checked and complete.
@@ -127,11 +140,11 @@ impl Config {
         let bootstrap_expect = flags.bootstrap_expect.or(file.bootstrap_expect).unwrap_or(0);
         ensure!(
             bootstrap_expect == 0 || !join.is_empty(),
-            "bootstrap_expect is {bootstrap_expect}, but `join` names no machines; name all {bootstrap_expect}"
+            "bootstrap_expect is {bootstrap_expect}, but `join` names no machines; name all of them"
         );
         ensure!(
             bootstrap_expect <= raft::FOUNDERS_MAX,
-            "bootstrap_expect is {bootstrap_expect}; at most {} machines form a cluster, others join it later",
+            "bootstrap_expect is {bootstrap_expect}; at most {} machines form a cluster, others join later",
             raft::FOUNDERS_MAX
         );
         let listen = flags.listen.clone().or(file.listen);
@@ -139,7 +152,7 @@ impl Config {
         let exposed = !is_loopback(&listen);
         if exposed && !flags.insecure_transport.or(file.insecure_transport).unwrap_or(false) {
             bail!(
-                "listen = {listen:?} opens the port to other machines, and nothing on it is encrypted or checked yet; \
+                "listen = {listen:?} opens the port to other machines, and nothing on it is encrypted yet; \
                  if the network is yours alone, say so with insecure_transport = true"
             );
         }
@@ -158,7 +171,7 @@ impl Config {
         })?;
         ensure!(
             machine_lost_after >= Duration::from_secs(2),
-            "machine_lost_after = {lost_after:?} is too short: machines are heard once a second; use 2s or more"
+            "machine_lost_after = {lost_after:?} is too short: machines are heard each second; use 2s or more"
         );
         Ok(Config {
             machine: MachineId::new(machine.trim()).context("the machine id is not usable")?,
@@ -197,8 +210,8 @@ fn is_loopback(address: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Where other machines reach this one, when nobody said: the address it listens on, or the local end of the way to one of
-/// `join`, or of the default route. Nothing is sent.
+/// Where other machines reach this one, when nobody said: the address it listens on, or the local end of the
+/// way to one of `join`, or of the default route. Nothing is sent.
 fn own_address(listen: &str, join: &[String]) -> anyhow::Result<String> {
     let (host, port) = listen.rsplit_once(':').context("`listen` has no port")?;
     let any = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());

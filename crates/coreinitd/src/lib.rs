@@ -1,5 +1,5 @@
-//! The daemon: it serves the API, keeps its share of the cluster's state, decides when it leads, and drives its machine's
-//! systemd. The rooms do not call each other: `run` builds them and hands each what it needs.
+//! The daemon: it serves the API, keeps its share of the cluster's state, decides when it leads, and drives
+//! its machine's systemd. The rooms do not call each other: `run` builds them and hands each what it needs.
 
 pub mod agent;
 pub mod config;

@@ -8,6 +8,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 fn main() -> std::process::ExitCode {
     let flags = Flags::parse();
+    if let Some(dir) = &flags.check_store {
+        return coreinitd::run::check_store(dir, flags.engine.unwrap_or_default()).into();
+    }
     match start(&flags) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {

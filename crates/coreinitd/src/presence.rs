@@ -1,5 +1,5 @@
-//! This machine's presence in the cluster: it says who it is, once and when that changes, and that it is alive, every
-//! second.
+//! This machine's presence in the cluster: it says who it is, once and when that changes, and that it is
+//! alive, every second.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Builds the rooms, hands each what it needs, and waits for all of them to end.
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +30,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if config.exposed {
         tracing::warn!(
             listen = config.listen,
-            "insecure_transport: the port is open to other machines, and nothing on it is encrypted or checked"
+            "insecure_transport: the port is open to other machines, and nothing on it is encrypted"
         );
     }
     let (stop, stopping) = watch::channel(false);
@@ -96,7 +98,7 @@ async fn serve(
             let reason = reason.clone().unwrap_or_default();
             Err(anyhow::anyhow!("the store failed and must not be used further: {reason}"))
         }
-        Some(room) = rooms.join_next() => Err(anyhow::anyhow!("a part of the daemon ended by itself: {room:?}")),
+        Some(room) = rooms.join_next() => Err(anyhow::anyhow!("a part of it ended by itself: {room:?}")),
     };
     tracing::info!("coreinitd stops; units go on");
     notify(&[NotifyState::Stopping]);
@@ -126,31 +128,55 @@ fn options(config: &Config, version: &str) -> Options {
     }
 }
 
-/// Opens the store. One that is damaged is never served: it is set aside, and the machine comes back as a new member.
-fn open_disk(config: &Config) -> anyhow::Result<Disk> {
-    let dir = &config.data_dir;
-    let engine = match config.engine {
+fn kind(engine: Engine) -> EngineKind {
+    match engine {
         Engine::Sled => EngineKind::Sled,
         Engine::Redb => EngineKind::Redb,
-    };
+    }
+}
+
+/// Only looks at the store in `dir`, for [`raft::probe::probe`]; the answer is this process's exit code.
+pub fn check_store(dir: &Path, engine: Engine) -> u8 {
+    raft::probe::answer(dir, kind(engine))
+}
+
+/// Opens the store. One that is damaged is never served: it is set aside, and the machine comes back as a
+/// new member.
+fn open_disk(config: &Config) -> anyhow::Result<Disk> {
+    let dir = &config.data_dir;
+    let engine = kind(config.engine);
     let open = || Disk::open(dir, engine.clone(), FlushMode::Thread);
-    match open() {
+    // Over damaged files the engine may end its process, so another one looks first.
+    match probe(config).and_then(|()| open()) {
         Ok(disk) => Ok(disk),
         Err(damage @ DiskError::Damaged { .. }) => {
-            tracing::error!(error = %damage, dir = %dir.display(), "the store is damaged and will not be used");
+            tracing::error!(dir = %dir.display(), "the store will not be used: {damage}");
             if config.join.is_empty() {
                 bail!(
-                    "{damage}. No other machine holds this state: `join` names none. Put a backup in the place of {} \
-                     (`corectl cluster restore`), or move it away to begin anew",
+                    "{damage}. No other machine holds this state: `join` names none. Put a backup in the \
+                     place of {} (`corectl cluster restore`), or move it away to begin anew",
                     dir.display()
                 );
             }
             let aside = raft::set_aside(dir).context("cannot set the damaged store aside")?;
-            tracing::error!(aside = %aside.display(), "the damaged store was set aside; joining as a new member");
+            tracing::error!(
+                "the damaged store was set aside as {}; joining as a new member",
+                aside.display()
+            );
             Ok(open()?)
         }
         Err(error) => Err(error).with_context(|| format!("cannot open the store in {}", dir.display())),
     }
+}
+
+fn probe(config: &Config) -> Result<(), DiskError> {
+    let dir = &config.data_dir;
+    let own = std::env::current_exe();
+    let own = own.map_err(|source| DiskError::Io { path: dir.clone(), source })?;
+    let engine = format!("--engine={}", config.engine.name());
+    let mut look = Command::new(own);
+    look.arg(format!("--check-store={}", dir.display())).arg(engine).env_remove("NOTIFY_SOCKET");
+    raft::probe::probe(dir, look)
 }
 
 fn init_hook(store: RaftStore) -> http::InitCluster {

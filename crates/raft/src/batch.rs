@@ -15,8 +15,8 @@ use crate::types::{Proposal, Reply};
 
 /// Proposals that wait; more have to wait at the door.
 const QUEUE_MAX: usize = 1024;
-/// Entries on their way to a quorum at a time: the next is written while the one before it travels. More would only make
-/// each of them smaller.
+/// Entries on their way to a quorum at a time: the next is written while the one before it travels. More
+/// would only make each of them smaller.
 const IN_FLIGHT_MAX: usize = 2;
 /// Commands that are put together into one entry. A single proposal may hold more.
 const COMMANDS_MAX: usize = 1024;

@@ -1,9 +1,10 @@
 //! How a machine without a cluster comes to belong to one.
 //!
-//! Three equal configurations form one cluster: every machine asks all that are named in `join` who they are. Once all of
-//! them answer, none belongs to a cluster, and each has the same picture, each writes the same founding down, and starts as
-//! that founder. The founding's id follows from the machines and from the present life of their stores, so that machines
-//! that saw different things can never take each other for members. A machine that finds a cluster joins it instead.
+//! Three equal configurations form one cluster: every machine asks all that are named in `join` who they
+//! are. Once all of them answer, none belongs to a cluster, and each has the same picture, each writes the
+//! same founding down, and starts as that founder. The founding's id follows from the machines and from the
+//! present life of their stores, so that machines that saw different things can never take each other for
+//! members. A machine that finds a cluster joins it instead.
 
 use cluster::MachineId;
 use uuid::Uuid;
@@ -121,8 +122,8 @@ pub fn found(founders: &[&Hello], machine: &str) -> Identity {
     Identity { cluster_id, node, machine: machine.into(), founders }
 }
 
-/// The id of a member that joins by the log entry at `index`. Indexes are never used twice, so neither are ids, and none is
-/// a founder's.
+/// The id of a member that joins by the log entry at `index`. Indexes are never used twice, so neither are
+/// ids, and none is a founder's.
 pub fn joined_node(index: u64) -> NodeId {
     index + FOUNDERS_MAX as u64 + 1
 }

@@ -1,4 +1,5 @@
-//! The store inside the daemons: openraft over sled. Log, vote, snapshots, membership and what the daemons say to each other.
+//! The store inside the daemons: openraft over sled. Log, vote, snapshots, membership and what the daemons
+//! say to each other.
 //!
 //! Nothing of openraft, sled or bincode leaves this crate; the daemon sees `store::Store`.
 

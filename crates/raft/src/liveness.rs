@@ -1,5 +1,5 @@
-//! Who was heard when. Heartbeats never enter the log: what is known here is lost with the leader, and a new one gives
-//! everybody a full period before it calls anybody lost.
+//! Who was heard when. Heartbeats never enter the log: what is known here is lost with the leader, and a new
+//! one gives everybody a full period before it calls anybody lost.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -11,7 +11,8 @@ use tokio::time::Instant;
 pub struct Liveness(Mutex<Heard>);
 
 struct Heard {
-    /// Nobody's silence counts from before this moment: the last at which this node did not lead, or led without a quorum.
+    /// Nobody's silence counts from before this moment: the last at which this node did not lead, or led
+    /// without a quorum.
     since: Instant,
     machines: BTreeMap<MachineId, Instant>,
     leader_spoke: Option<Instant>,
@@ -27,7 +28,8 @@ impl Liveness {
         self.lock().machines.insert(machine, Instant::now());
     }
 
-    /// Called for as long as this node does not lead, or has no quorum: whatever was not heard then proves nothing.
+    /// Called for as long as this node does not lead, or has no quorum: whatever was not heard then proves
+    /// nothing.
     pub fn deaf(&self) {
         let mut heard = self.lock();
         heard.since = Instant::now();

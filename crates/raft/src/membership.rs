@@ -27,8 +27,8 @@ pub enum Step {
     Remove(NodeId),
 }
 
-/// The next change, if one is due. A machine that lost its store came back under a new id: its old node will never answer
-/// again, so the new one takes its place, as a voter once it has caught up.
+/// The next change, if one is due. A machine that lost its store came back under a new id: its old node will
+/// never answer again, so the new one takes its place, as a voter once it has caught up.
 pub fn next_step(members: &Members) -> Option<Step> {
     for (old, new) in replaced(&members.nodes) {
         if !members.voters.contains(&old) {

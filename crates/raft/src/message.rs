@@ -1,5 +1,6 @@
-//! What daemons say to each other: one request, one response, in bincode behind a version byte (see `codec`). Variants are
-//! only appended. The first word between strangers, [`Hello`], is JSON, so that any two versions understand it.
+//! What daemons say to each other: one request, one response, in bincode behind a version byte (see
+//! `codec`). Variants are only appended. The first word between strangers, [`Hello`], is JSON, so that any
+//! two versions understand it.
 
 use cluster::{Command, Outcome};
 use openraft::raft::{

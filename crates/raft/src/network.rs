@@ -17,8 +17,8 @@ use crate::peers::{CallError, Peers};
 use crate::state_machine::{Snapshot, SnapshotData};
 use crate::types::{Member, NodeId, TypeConfig, Vote};
 
-/// openraft gives an append no longer than a heartbeat. A disk that is slow for a moment is no reason to send the entries
-/// again, which would only make it slower.
+/// openraft gives an append no longer than a heartbeat. A disk that is slow for a moment is no reason to
+/// send the entries again, which would only make it slower.
 const APPEND_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -30,7 +30,8 @@ pub struct Node {
     pub identity: Identity,
     pub batches: Batches,
     pub liveness: Arc<Liveness>,
-    /// A leader that no quorum has answered for so long does not count as one, nor does one that is not heard for so long.
+    /// A leader that no quorum has answered for so long does not count as one, nor does one that is not
+    /// heard for so long.
     pub lease: Duration,
 }
 
@@ -79,7 +80,8 @@ impl Node {
         }
     }
 
-    /// Up to which log index a reader must have applied to have seen all that was acknowledged before; asks a quorum.
+    /// Up to which log index a reader must have applied to have seen all that was acknowledged before; asks
+    /// a quorum.
     pub async fn read_index(&self) -> Result<u64, Refusal> {
         match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
             Ok((read, _)) => Ok(read.index()),
@@ -140,8 +142,8 @@ impl Node {
         self.metrics().current_term
     }
 
-    /// Whether this node has taken its place: it is a member, and its machine's former node is none any more. Until then
-    /// the text says what is awaited.
+    /// Whether this node has taken its place: it is a member, and its machine's former node is none any
+    /// more. Until then the text says what is awaited.
     pub fn settled(&self) -> Result<(), String> {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
@@ -160,7 +162,8 @@ impl Node {
         }
     }
 
-    /// The leader by openraft's book, however long it has been silent; `None` when it is this node or unknown.
+    /// The leader by openraft's book, however long it has been silent; `None` when it is this node or
+    /// unknown.
     pub fn leader(&self) -> Option<(NodeId, Member)> {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();

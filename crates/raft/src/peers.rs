@@ -1,4 +1,5 @@
-//! The calling side: one HTTP/2 connection to each peer, opened when needed and dropped when it does not answer.
+//! The calling side: one HTTP/2 connection to each peer, opened when needed and dropped when it does not
+//! answer.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -96,8 +97,8 @@ impl Peers {
         match answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(bytes) => Ok(bytes),
             Err(source) => {
-                // Whoever did not answer gets a new connection: the old one may lead to a machine that lost its power.
-                // Calls that wait on the old one keep it until their own time is up.
+                // Whoever did not answer gets a new connection: the old one may lead to a machine that lost
+                // its power. Calls that wait on the old one keep it until their own time is up.
                 if let Ok(mut open) = slot.try_lock() {
                     *open = None;
                 }

@@ -1,4 +1,5 @@
-//! The store that the daemon sees: the seam's verbs over one Raft node, before, while and after it joins a cluster.
+//! The store that the daemon sees: the seam's verbs over one Raft node, before, while and after it joins a
+//! cluster.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -110,8 +111,8 @@ struct Shared {
 }
 
 impl RaftStore {
-    /// Opens the door to peers and begins: as the member it was, or by forming or joining a cluster. The future that comes
-    /// with the store does all its work; it ends, with the node shut down, after `stop`.
+    /// Opens the door to peers and begins: as the member it was, or by forming or joining a cluster. The
+    /// future that comes with the store does all its work; it ends, with the node shut down, after `stop`.
     pub async fn start(
         options: Options,
         disk: Disk,
@@ -158,8 +159,8 @@ impl RaftStore {
             return Err(InitError::Exists { id: node.identity.cluster_id.clone() });
         }
         if !self.0.options.join.is_empty() {
-            let reason = "its configuration names machines to form or join a cluster with; take `join` out of it \
-                          to make a cluster of this machine alone";
+            let reason = "its configuration names machines to form a cluster with; take `join` out of it to \
+                          make a cluster of this machine alone";
             return Err(InitError::Failed { reason: reason.into() });
         }
         let (answer, answered) = oneshot::channel();
@@ -328,7 +329,7 @@ impl Shared {
     ) -> Result<(Arc<Node>, impl Future<Output = ()> + Send + use<>), String> {
         if identity.machine != self.options.machine.as_str() {
             return Err(format!(
-                "the store belongs to machine {}, but this is {}; move the store away to join as this machine",
+                "the store belongs to machine {}, but this is {}; move it away to join as this machine",
                 identity.machine, self.options.machine
             ));
         }
@@ -372,7 +373,8 @@ impl Shared {
         Ok((node, serving))
     }
 
-    /// Publishes this node's role, and keeps the leader's ear honest: what it did not hear without a quorum proves nothing.
+    /// Publishes this node's role, and keeps the leader's ear honest: what it did not hear without a quorum
+    /// proves nothing.
     async fn watch_role(&self, node: &Node) {
         use openraft::async_runtime::WatchReceiver;
         let mut metrics = node.raft.server_metrics();
@@ -445,7 +447,8 @@ impl Shared {
         let leads =
             |role: &Role| matches!(role, Role::Follower { leader: id } if id.as_str() == leader.machine);
         tokio::select! {
-            // Not resumed when cancelled: what became of the request is unknown then, and the caller is told so.
+            // Not resumed when cancelled: what became of the request is unknown then, and the caller is told
+            // so.
             answer = self.peers.call(&leader.address, &envelope, remaining(deadline)) => answer,
             _ = roles.wait_for(|role| !leads(role)) => {
                 let source = io::Error::other("it does not lead any more");

@@ -1,7 +1,8 @@
 //! The runtime that openraft runs on: tokio, with random numbers that a simulation can decide.
 //!
-//! Inside [`Runtime::seeded`] every random number and those of the tasks spawned there follow from one seed. Outside they
-//! come from the operating system. One build serves both, so the simulation runs the code that ships.
+//! Inside [`Runtime::seeded`] every random number and those of the tasks spawned there follow from one seed.
+//! Outside they come from the operating system. One build serves both, so the simulation runs the code that
+//! ships.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -22,7 +23,8 @@ tokio::task_local! {
 pub struct Runtime(TokioRuntime);
 
 impl Runtime {
-    /// Runs `future` with `seed` deciding every random number that openraft draws in it; `None` leaves them to chance.
+    /// Runs `future` with `seed` deciding every random number that openraft draws in it; `None` leaves them
+    /// to chance.
     pub fn seeded<F: Future>(seed: Option<u64>, future: F) -> impl Future<Output = F::Output> {
         SEED.scope(Cell::new(seed), future)
     }

@@ -1,5 +1,5 @@
-//! The seam between the daemon and whatever keeps the cluster's state: a raft log inside the daemons, or an etcd that stands
-//! already. Two verbs, propose and state; the rest tells who leads and who is alive.
+//! The seam between the daemon and whatever keeps the cluster's state: a raft log inside the daemons, or an
+//! etcd that stands already. Two verbs, propose and state; the rest tells who leads and who is alive.
 //!
 //! Called by every room of the daemon. Knows nothing of how the state is kept.
 
@@ -16,18 +16,21 @@ use tokio::time::Instant;
 
 pub use memory::MemoryStore;
 
-/// The cluster's state, and the one door for changing it. Any machine's store takes proposals and passes them to the leader.
+/// The cluster's state, and the one door for changing it. Any machine's store takes proposals and passes
+/// them to the leader.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Commits the commands, all in one go and in order, and waits until this machine's own state holds them. After
-    /// [`ProposeError::Unknown`] they may still be committed later; every command can be proposed again without harm.
+    /// Commits the commands, all in one go and in order, and waits until this machine's own state holds
+    /// them. After [`ProposeError::Unknown`] they may still be committed later; every command can be
+    /// proposed again without harm.
     async fn propose(&self, commands: Vec<Command>, deadline: Instant) -> Result<Committed, ProposeError>;
 
-    /// The newest state this machine knows; it may be behind. Every change of it is seen by the receivers, though several
-    /// may be seen as one.
+    /// The newest state this machine knows; it may be behind. Every change of it is seen by the receivers,
+    /// though several may be seen as one.
     fn state(&self) -> watch::Receiver<Arc<ClusterState>>;
 
-    /// A state that holds everything acknowledged before the call, anywhere in the cluster (a linearizable read).
+    /// A state that holds everything acknowledged before the call, anywhere in the cluster (a linearizable
+    /// read).
     async fn read(&self, deadline: Instant) -> Result<Arc<ClusterState>, ReadError>;
 
     fn role(&self) -> watch::Receiver<Role>;
@@ -35,8 +38,8 @@ pub trait Store: Send + Sync + 'static {
     /// Tells the leader that this machine is alive. Fails fast; the caller calls again in its own time.
     async fn here(&self, deadline: Instant) -> Result<(), ReadError>;
 
-    /// On the leader: how long each machine has been silent, this one included (as zero). A machine that was never heard
-    /// since this one took the lead is counted from that moment.
+    /// On the leader: how long each machine has been silent, this one included (as zero). A machine that was
+    /// never heard since this one took the lead is counted from that moment.
     fn silence(&self) -> BTreeMap<MachineId, Duration>;
 }
 
@@ -52,10 +55,16 @@ pub struct Committed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
     /// This machine belongs to no cluster yet; the text says what to do about it.
-    Unformed { hint: String },
+    Unformed {
+        hint: String,
+    },
     /// This machine leads. `term` grows with every new leader.
-    Leader { term: u64 },
-    Follower { leader: MachineId },
+    Leader {
+        term: u64,
+    },
+    Follower {
+        leader: MachineId,
+    },
     /// No leader is known: an election is under way, or too few machines can be reached.
     Leaderless,
 }

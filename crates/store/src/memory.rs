@@ -1,4 +1,5 @@
-//! A store of one machine in memory, which always leads. For tests of the rooms above the seam; it keeps nothing.
+//! A store of one machine in memory, which always leads. For tests of the rooms above the seam; it keeps
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -2,9 +2,10 @@
 //!
 //!     cargo run --release -p tests --bin bench_proposals [-- SECONDS [DIR]]
 //!
-//! Three stores in one process, each with its own directory, talking over loopback as three daemons do. Callers propose units of
-//! some 200 bytes to the leader's store, one after the other each. Beside it: one file, to which the same bytes are appended and
-//! fdatasync'ed, one record at a time and one file a caller. Ratios are of one run; the disk's mood cancels out.
+//! Three stores in one process, each with its own directory, talking over loopback as three daemons do.
+//! Callers propose units of some 200 bytes to the leader's store, one after the other each. Beside it: one
+//! file, to which the same bytes are appended and fdatasync'ed, one record at a time and one file a caller.
+//! Ratios are of one run; the disk's mood cancels out.
 
 use std::fs::File;
 use std::io::Write;
@@ -105,7 +106,8 @@ async fn leader(stores: &[RaftStore]) -> RaftStore {
 fn unit(caller: usize, number: usize) -> Command {
     let text = format!(
         "[Unit]\nDescription=Caller {caller}, change {number:08}\nAfter=network.target\n\n[Service]\n\
-         ExecStart=/usr/bin/python3 -m http.server {number:08}\nRestart=always\n\n[Install]\nWantedBy=multi-user.target\n"
+         ExecStart=/usr/bin/python3 -m http.server {number:08}\nRestart=always\n\n\
+         [Install]\nWantedBy=multi-user.target\n"
     );
     Command::SetUnit {
         name: UnitName::new(&format!("bench-{caller}-{}.service", number % 4)).expect("a good name"),

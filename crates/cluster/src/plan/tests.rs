@@ -1,3 +1,5 @@
+//! Tables of cases for plan.
+
 use super::*;
 use Condition::*;
 

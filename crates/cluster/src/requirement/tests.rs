@@ -1,3 +1,5 @@
+//! Tables of cases for what unit files ask.
+
 use super::*;
 
 fn unit(name: &str) -> UnitName {

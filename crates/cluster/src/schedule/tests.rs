@@ -1,3 +1,5 @@
+//! Tables of cases for schedule.
+
 use super::*;
 use crate::{MachineInfo, Observed, Revision, UnitFile, UnitHash};
 

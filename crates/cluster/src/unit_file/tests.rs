@@ -1,3 +1,5 @@
+//! Tables of cases for reading unit files.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tables of cases for verdicts.
+
 use super::*;
 use api::v1::Failure;
 use cluster::{Generation, UnitName};
