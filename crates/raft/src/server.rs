@@ -86,6 +86,8 @@ async fn connection<H: Handler>(stream: BoxStream, handler: Arc<H>) -> io::Resul
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
         .max_frame_size(1 << 20)
+        // The wall clock has no place here: not in a simulation, and nobody reads it.
+        .auto_date_header(false)
         .serve_connection(TokioIo::new(stream), service)
         .await
         .map_err(io::Error::other)
