@@ -45,7 +45,7 @@ pub fn median(times: &[Duration]) -> Duration {
 }
 
 /// For loops of the harness that sample; a test uses [`eventually`] or [`always`].
-pub(crate) fn pause(time: Duration) {
+pub fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 

@@ -35,9 +35,9 @@ const FORMING_INTERVAL: Duration = Duration::from_millis(300);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a role is looked at between openraft's own announcements.
-const ROLE_INTERVAL: Duration = Duration::from_millis(200);
+const ROLE_INTERVAL: Duration = Duration::from_millis(500);
 /// Short, because a voter without a store is one that the cluster cannot spare.
-const MEMBERSHIP_INTERVAL: Duration = Duration::from_millis(200);
+const MEMBERSHIP_INTERVAL: Duration = Duration::from_millis(500);
 /// How soon a proposal that found no leader tries again, when no change of roles wakes it before.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -85,9 +85,9 @@ impl Default for Timing {
     /// A dead leader is replaced in about a second: its lease runs out, then somebody's patience does.
     fn default() -> Timing {
         Timing {
-            heartbeat_ms: 100,
-            election_ms_min: 300,
-            election_ms_max: 600,
+            heartbeat_ms: 250,
+            election_ms_min: 500,
+            election_ms_max: 800,
             snapshot_entries: 5000,
             log_entries_kept: 1000,
         }
