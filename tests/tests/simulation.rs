@@ -97,9 +97,9 @@ async fn machine(
     world: Arc<Mutex<World>>,
 ) -> turmoil::Result {
     let kind = EngineKind::Forgetful(disk);
-    let disk = Disk::open(Path::new("/nowhere"), kind, FlushMode::Inline)?;
-    let (_stop, stopping) = watch::channel(false);
     let chance = seed.wrapping_mul(1000).wrapping_add(life * 10 + machine as u64);
+    let disk = Disk::open(Path::new("/nowhere"), kind, FlushMode::Slow { seed: chance })?;
+    let (_stop, stopping) = watch::channel(false);
     let (store, driver) =
         RaftStore::start(options(machine, chance), disk, Arc::new(SimNet), stopping).await?;
     world.lock().expect("alone").stores.insert(machine, store.clone());
@@ -224,7 +224,8 @@ fn run(seed: u64, verbose: bool) -> Result<Run, String> {
         if ms != next_change && !(quiet && fault.is_some()) {
             continue;
         }
-        next_change = ms + chance.random_range(300..2500);
+        // Every fourth time at once: a daemon that was killed is back before anybody has missed it.
+        next_change = ms + if chance.random_ratio(1, 4) { 1 } else { chance.random_range(300..2500) };
         let was = fault.take();
         match was {
             Some(Fault::Down(m)) => sim.bounce(name(m)),

@@ -70,7 +70,7 @@ impl LogStore {
     }
 
     /// Reads entries from `start` on while they are in `range` and their sizes' sum is below `bytes_max`; one
-    /// at least.
+    /// at least. *No Holes*: who applies them would not notice.
     fn read(&self, start: u64, range: &impl RangeBounds<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
         let mut bytes = 0;
@@ -79,10 +79,22 @@ impl LogStore {
                 return Ok(ControlFlow::Break(()));
             }
             bytes += stored.len();
-            entries.push(unpack(index, stored)?.1);
+            let entry: Entry = unpack(index, stored)?.1;
+            if let Some(before) = entries.last().map(|before: &Entry| before.log_id.index)
+                && before + 1 != index
+            {
+                return Err(damaged(format!("log entries between {before} and {index} are missing")));
+            }
+            entries.push(entry);
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(entries)
+    }
+
+    /// What was read from `next` on begins later, or not at all, although the log goes on.
+    fn lacks(&self, next: u64, read: &[Entry]) -> bool {
+        let last = self.now().last.as_ref().map(|mark| mark.id.index);
+        Some(next) <= last && read.first().is_none_or(|entry| entry.log_id.index != next)
     }
 
     /// The mark of an entry that is in the log.
@@ -129,7 +141,13 @@ impl RaftLogReader<TypeConfig> for LogStore {
                 if let Some(entry) = read.next() {
                     return Some((Ok(entry), (next, read)));
                 }
-                match store.read(next?, &range, READ_BYTES_MAX) {
+                let next = next?;
+                match store.read(next, &range, READ_BYTES_MAX) {
+                    // Whoever applies them would take the stream's end for the range's.
+                    Ok(entries) if range.contains(&next) && store.lacks(next, &entries) => {
+                        let error = damaged(format!("log entry {next} is missing"));
+                        Some((Err(error), (None, Vec::new().into_iter())))
+                    }
                     Ok(entries) => {
                         let next = entries.last().map(|entry| entry.log_id.index + 1);
                         let mut read = entries.into_iter();

@@ -78,7 +78,7 @@ impl Machine {
         let machine = self.clone();
         let guarded = move || machine.failure.guard(what, || write(&machine));
         match self.mode {
-            FlushMode::Inline => guarded(),
+            FlushMode::Inline | FlushMode::Slow { .. } => guarded(),
             FlushMode::Thread => tokio::task::spawn_blocking(guarded).await.map_err(io::Error::other)?,
         }
     }

@@ -239,3 +239,39 @@ fn a_damaged_store_is_set_aside_whole() {
         assert!(place.join("sled/db").exists() && !dir.exists());
     }
 }
+
+/// *No Holes*: what is applied and replicated is read while more is appended and the past is purged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_range_is_read_whole_while_the_log_is_written() {
+    for kind in [EngineKind::Sled, EngineKind::Redb] {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::open(dir.path(), kind, FlushMode::Thread).unwrap();
+        let (appended, mut seen) = tokio::sync::watch::channel(8u64);
+        append(&disk, 1..8).await.unwrap();
+        let mut reader = disk.log_store();
+        let done = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let read_up_to = done.clone();
+        let reading = tokio::spawn(async move {
+            let mut next = 1;
+            while next < LAST {
+                let end = *seen.wait_for(|end| *end > next).await.unwrap();
+                use futures::TryStreamExt;
+                let read: Vec<Entry> = reader.entries_stream(next..end).await.try_collect().await.unwrap();
+                let indexes: Vec<u64> = read.iter().map(|entry| entry.log_id.index).collect();
+                assert_eq!(indexes, (next..end).collect::<Vec<_>>());
+                next = end;
+                read_up_to.store(end - 1, std::sync::atomic::Ordering::Relaxed);
+            }
+        });
+        const LAST: u64 = 4000;
+        for begin in (8..LAST).step_by(4) {
+            append(&disk, begin..begin + 4).await.unwrap();
+            appended.send_replace(begin + 4);
+            let read = done.load(std::sync::atomic::Ordering::Relaxed);
+            if begin % 400 == 0 && read > 0 {
+                disk.log_store().purge(id(read)).await.unwrap();
+            }
+        }
+        reading.await.unwrap();
+    }
+}

@@ -1,6 +1,6 @@
 //! Daemons killed at random moments while everybody writes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -27,12 +27,13 @@ pub fn killed_daemons_lose_nothing(cluster: &Cluster) {
         total += written.len();
         refused += failed;
         assert!(!written.is_empty(), "nothing was written in turn {turn}");
-        for host in cluster.rack.hosts() {
+        let lost_on = |host: &String| {
             let units = cluster.units(host).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
             let stored: BTreeSet<String> = units.into_iter().map(|unit| unit.name.to_string()).collect();
-            let lost: Vec<&String> = written.difference(&stored).collect();
-            assert!(lost.is_empty(), "seed {seed}, turn {turn}: {host} has not {lost:?}");
-        }
+            (host.clone(), written.difference(&stored).cloned().collect::<Vec<_>>())
+        };
+        let lost: BTreeMap<String, Vec<String>> = cluster.rack.hosts().iter().map(lost_on).collect();
+        assert!(lost.values().all(Vec::is_empty), "seed {seed}, turn {turn}, leader {leader}: lost {lost:?}");
         let all = cluster.units(&leader).expect("the leader answers");
         let destroy = |unit: api::v1::Unit| Operation::Destroy { name: unit.name.to_string() };
         cluster.batch(&leader, all.into_iter().map(destroy).collect()).unwrap_or_else(|e| panic!("{e}"));
