@@ -1,6 +1,10 @@
 //! The HTTP room over a store in memory.
 
+mod answer;
 mod bench;
 mod events;
 mod fleet;
+mod happen;
+mod matrix;
+mod recorded;
 mod v1;

@@ -191,7 +191,7 @@ async fn a_cluster_is_formed_once() {
     bench.refused(("POST", "/v1/cluster/init", r#"{"name":"taken"}"#), 409, &["c0"]).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_a_leader_only_stale_reads_are_answered() {
     let bench = Bench::new();
     bench.propose(set("a.service", "/bin/a", DesiredState::Launched)).await;
