@@ -203,22 +203,18 @@ async fn states(
     }
     let (page, state) = (PageNumber::asked_for(&query)?, room.read(query.stale()?).await?);
     let machine = query.first("machineID");
-    let wanted = |name: &UnitName, id: &MachineId| {
-        machine.is_none_or(|machine| machine == id.as_str()) && counts(&state, name, id)
-    };
-    let entity = |(name, id, seen)| state_entity(name, id, seen);
-    let (states, next_page_token) = match query.first("unitName").map(UnitName::new) {
-        None => {
-            let all = state.observed.iter().map(|((name, id), seen)| (name, id, &**seen));
-            page.of(all.filter(|(name, id, _)| wanted(name, id)).map(entity))?
-        }
+    let of_machine = |id: &MachineId| machine.is_none_or(|machine| machine == id.as_str());
+    let name = query.first("unitName").map(UnitName::new);
+    let (told, next_page_token) = match &name {
+        None => page.of(told(&state).filter(|(_, id, _)| of_machine(id)))?,
         Some(Ok(name)) => {
-            let all = state.observed_of(&name).map(|(id, seen)| (&name, id, &**seen));
-            page.of(all.filter(|(name, id, _)| wanted(name, id)).map(entity))?
+            let told = state.observed_of(name).filter(|(id, _)| of_machine(id) && counts(&state, name, id));
+            page.of(told.map(|(id, observed)| (name, id, &**observed)))?
         }
         // A name that no unit can have is that of none.
         Some(Err(_)) => (Vec::new(), String::new()),
     };
+    let states = told.into_iter().map(|(name, id, observed)| state_entity(name, id, observed)).collect();
     Ok(Json(UnitStatePage { next_page_token, states }))
 }
 
@@ -238,6 +234,17 @@ async fn state(
     let name = UnitName::new(&name).map_err(|_| Refusal::NoUnitState)?;
     let first = state.observed_of(&name).find(|(id, _)| counts(&state, &name, id));
     first.map(|(id, observed)| Json(state_entity(&name, id, observed))).ok_or(Refusal::NoUnitState)
+}
+
+/// All the states that count. Units and states are in the same order, so no unit is looked up: this is passed
+/// over again for each page.
+fn told(state: &ClusterState) -> impl Iterator<Item = (&UnitName, &MachineId, &Observed)> {
+    let mut units = state.units.keys().peekable();
+    state.observed.iter().filter_map(move |((name, id), observed)| {
+        while units.next_if(|unit| *unit < name).is_some() {}
+        let counts = units.peek() == Some(&name) && !is_lost(state, id);
+        counts.then_some((name, id, &**observed))
+    })
 }
 
 /// fleet forgot the states of destroyed units, and those of machines that it no longer heard of.

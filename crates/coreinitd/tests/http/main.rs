@@ -6,5 +6,6 @@ mod events;
 mod fleet;
 mod happen;
 mod matrix;
+mod mutations;
 mod recorded;
 mod v1;
