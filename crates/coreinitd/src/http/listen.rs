@@ -211,6 +211,7 @@ async fn accept(
 async fn connection(stream: Box<dyn Stream>, router: Router, mut stopping: watch::Receiver<bool>) {
     let mut connection = pin!(
         http1::Builder::new()
+            .title_case_headers(true)
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))

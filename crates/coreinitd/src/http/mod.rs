@@ -93,7 +93,7 @@ impl Room {
         if stale {
             return Ok(self.parts.store.state().borrow().clone());
         }
-        let deadline = self.leaderless.deadline(self.parts.store.role(), READ_DEADLINE).await;
+        let deadline = self.leaderless.deadline(READ_DEADLINE).await;
         self.parts.store.read(deadline).await.map_err(|error| match error {
             ReadError::NoLeader { hint } => self.no_leader(hint),
             error => error.into(),
@@ -101,7 +101,7 @@ impl Room {
     }
 
     async fn propose(&self, commands: Vec<Command>) -> Result<Committed, Refusal> {
-        let deadline = self.leaderless.deadline(self.parts.store.role(), WRITE_DEADLINE).await;
+        let deadline = self.leaderless.deadline(WRITE_DEADLINE).await;
         self.parts.store.propose(commands, deadline).await.map_err(|error| match error {
             ProposeError::NoLeader { hint } => self.no_leader(hint),
             error => error.into(),

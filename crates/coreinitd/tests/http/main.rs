@@ -2,10 +2,12 @@
 
 mod answer;
 mod bench;
+mod doors;
 mod events;
 mod fleet;
 mod happen;
 mod matrix;
+mod metrics;
 mod mutations;
 mod recorded;
 mod v1;
