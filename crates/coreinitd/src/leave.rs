@@ -1,6 +1,6 @@
 //! Leaving as fleet did, when asked for (`stop_units_on_exit`): the cluster's units on this machine are
-//! stopped and unloaded before the daemon ends. Its agent has ended by then, so nothing starts them again; the
-//! machine still says that it is there, so nobody starts them elsewhere while they stop.
+//! stopped and unloaded before the daemon ends. Its agent has ended by then, so nothing starts them again;
+//! the machine still says that it is there, so nobody starts them elsewhere while they stop.
 
 use std::path::Path;
 use std::time::Duration;

@@ -2,9 +2,9 @@
 //!
 //!     cargo run --release -p tests --bin bench_listing [-- UNITS...]
 //!
-//! The daemon's API over a store in memory, on a Unix socket; a caller that asks for one page after the other,
-//! each on a connection of its own, as fleet's client did. What a page costs beyond this is one round of the
-//! leader's to a majority, since each read is linearizable. Beside it: `/v1/units`, everything in one answer.
+//! The daemon's API over a store in memory, on a Unix socket; a caller that asks for one page after the
+//! other, each on a connection of its own. What a page costs beyond this is one round of the leader's to a
+//! majority, since each read is linearizable. Beside it: `/v1/units`, everything in one answer.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -4,13 +4,13 @@
 //! * 400 where fleet stored it: a desired state that is none of the three, unit options that no unit file can
 //!   carry, a template that is to be loaded or launched, metadata of an unknown machine. The requirements of
 //!   a file that replaces another are checked too.
-//! * `GET /state/NAME` of a unit without a state is 404 where fleet dropped the connection, and a list too long
-//!   for its page tokens 400 where fleet crashed.
+//! * `GET /state/NAME` of a unit without a state is 404 where fleet dropped the connection, and a list too
+//!   long for its page tokens 400 where fleet crashed.
 //! * PUT of an instance without options takes those of its stored template.
 //! * A change without a leader is 503 with the reason, and 504 when nobody knows whether it was made.
 //! * PATCH takes a metadata value as the documentation had it (`"bar"`) and as the code had it
 //!   (`{"value":"bar"}`).
-//! * The discovery document and `/metrics` are served without a leader too.
+//! * The discovery document and `/metrics` are served without a leader too, and `Server` names coreinitd.
 //! * `?stale=true` reads what this machine knows.
 
 pub(super) mod go_path;

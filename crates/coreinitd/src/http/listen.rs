@@ -54,9 +54,7 @@ pub enum ListenError {
     BindTcp(String, #[source] io::Error),
     #[error("cannot take the sockets that systemd has handed over")]
     HandedOver(#[source] io::Error),
-    #[error(
-        "systemd has handed over a socket (file descriptor {0}) that is neither Unix nor TCP, or does not listen"
-    )]
+    #[error("systemd has handed over a file descriptor, {0}, that is neither a Unix nor a TCP socket")]
     HandedOverStrange(i32),
     #[error("cannot set owner and mode of {}", .0.display())]
     Permissions(PathBuf, #[source] io::Error),

@@ -1,5 +1,5 @@
-//! The HTTP room: fleet's API (`/fleet/v1`, and its other names) and our own (`/v1`) over the store, served on
-//! Unix sockets and, when asked for, on TCP.
+//! The HTTP room: fleet's API (`/fleet/v1`, and its other names) and our own (`/v1`) over the store, served
+//! on Unix sockets and, when asked for, on TCP.
 //!
 //! It turns requests into commands and states into views, and decides nothing else. It knows neither systemd
 //! nor how the state is kept. Called by the daemon's `run`.

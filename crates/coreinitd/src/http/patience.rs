@@ -1,5 +1,5 @@
-//! How long requests wait for a leader: an election is worth waiting for, a lost quorum is not. One task notes
-//! since when there has been no leader.
+//! How long requests wait for a leader: an election is worth waiting for, a lost quorum is not. One task
+//! notes since when there has been no leader.
 
 use std::future::Future;
 use std::pin::pin;

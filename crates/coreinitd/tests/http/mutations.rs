@@ -15,19 +15,26 @@ const GOOD: &[(&str, &str, &str)] = &[
     (
         "PUT",
         "/fleet/v1/units/a.service",
-        r#"{"name":"a.service","desiredState":"launched","options":[{"section":"Service","name":"ExecStart","value":"/bin/a"},{"section":"X-Fleet","name":"MachineMetadata","value":"a=b"}]}"#,
+        r#"{"name":"a.service","desiredState":"launched","options":[
+            {"section":"Service","name":"ExecStart","value":"/bin/a"},
+            {"section":"X-Fleet","name":"MachineMetadata","value":"a=b"}]}"#,
     ),
     ("PUT", "/fleet/v1/units/known.service", r#"{"desiredState":"loaded"}"#),
     ("PUT", "/fleet/v1/units/t@1.service", r#"{"desiredState":"launched"}"#),
     (
         "PATCH",
         "/fleet/v1/machines",
-        r#"[{"op":"add","path":"/m1/metadata/a","value":{"value":"b"}},{"op":"remove","path":"/m1/metadata/c"},{"op":"replace","path":"/m1/metadata/d","value":"e"}]"#,
+        r#"[{"op":"add","path":"/m1/metadata/a","value":{"value":"b"}},
+            {"op":"remove","path":"/m1/metadata/c"},
+            {"op":"replace","path":"/m1/metadata/d","value":"e"}]"#,
     ),
     (
         "POST",
         "/v1/units",
-        r#"{"operations":[{"op":"set","name":"a.service","text":"[Service]\nExecStart=/bin/a \\\n b\n","desiredState":"launched"},{"op":"set","name":"t@2.service","desiredState":"loaded"},{"op":"destroy","name":"known.service"}]}"#,
+        r#"{"operations":[
+            {"op":"set","name":"a.service","text":"[Service]\nExecStart=/a \\\n","desiredState":"launched"},
+            {"op":"set","name":"t@2.service","desiredState":"loaded"},
+            {"op":"destroy","name":"known.service"}]}"#,
     ),
     ("POST", "/v1/cluster/init", r#"{"name":"lab"}"#),
     ("POST", "/v1/events", r#"{"units":["a.service","known.service"]}"#),
