@@ -50,6 +50,8 @@ mod tests {
         let path = dir.path().join("fleet.sock");
         let unix = door(UnixListener::bind(&path).unwrap().into()).unwrap();
         assert!(unix.is_at(&path) && unix.tcp_address().is_none());
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("run")).unwrap();
+        assert!(unix.is_at(&dir.path().join("run/fleet.sock")) && !unix.is_at(&dir.path().join("x")));
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = tcp.local_addr().unwrap();
         let tcp = door(tcp.into()).unwrap();

@@ -69,11 +69,14 @@ pub enum Door {
 }
 
 impl Door {
-    /// It is this Unix socket.
+    /// It is this Unix socket, by whichever of its names: `/var/run` is `/run`.
     pub fn is_at(&self, path: &Path) -> bool {
+        let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
         match self {
             Door::Unix(listener) => {
-                listener.local_addr().is_ok_and(|address| address.as_pathname() == Some(path))
+                let own = listener.local_addr().ok();
+                let own = own.as_ref().and_then(|address| address.as_pathname());
+                own.is_some_and(|own| real(own) == real(path))
             }
             Door::Tcp(_) => false,
         }
