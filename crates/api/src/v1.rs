@@ -30,6 +30,23 @@ pub struct Status {
     pub cluster_id: Option<String>,
     pub cluster_name: Option<String>,
     pub revision: Revision,
+    /// How many machines vote; `None` while that is not known.
+    #[serde(default)]
+    pub voters: Option<usize>,
+    /// What the daemon's machine is to a vote.
+    #[serde(default)]
+    pub member: Option<Member>,
+    /// Whole seconds since this daemon last knew a leader; `None` while it knows one.
+    #[serde(default)]
+    pub leaderless_seconds: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Member {
+    Voter,
+    /// Holds the state, and does not vote.
+    Learner,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,4 +1,7 @@
-//! What the daemon was told: a TOML file, `COREINIT_*` variables over it, flags over both.
+//! What the daemon was told: a TOML file, `COREINIT_*` variables over it, flags over both; and a `fleet.conf`
+//! under all of them, when there is one.
+
+mod fleet_conf;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
@@ -10,10 +13,14 @@ use clap::Parser;
 use cluster::MachineId;
 use serde::Deserialize;
 
+use fleet_conf::FleetConf;
+
 /// The port for everything that daemons say to each other.
 pub const PORT: u16 = 7340;
 /// openraft tells every step of every election at `info`, and every call to a machine that is down at `warn`.
 const LOG: &str = "info,openraft=error";
+/// fleet's `verbosity = 1`.
+const LOG_VERBOSE: &str = "debug,openraft=error";
 const CONFIG_PATH: &str = "/etc/coreinit/coreinitd.toml";
 
 /// systemd at the level of the cluster: the daemon of one machine.
@@ -23,6 +30,9 @@ pub struct Flags {
     /// The configuration file [default: /etc/coreinit/coreinitd.toml, if it exists]
     #[arg(long, env = "COREINIT_CONFIG", value_name = "PATH")]
     pub config: Option<PathBuf>,
+    /// fleet's configuration file: what still means something is taken from it
+    #[arg(long, env = "COREINIT_FLEET_CONFIG", value_name = "FILE")]
+    pub fleet_config: Option<PathBuf>,
     /// Where this machine's share of the state is kept [default: /var/lib/coreinit]
     #[arg(long, env = "COREINIT_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -66,6 +76,8 @@ struct File {
     data_dir: Option<PathBuf>,
     runtime_dir: Option<PathBuf>,
     socket: Option<PathBuf>,
+    fleet_socket: Option<PathBuf>,
+    api_listen: Vec<String>,
     listen: Option<String>,
     advertise: Option<String>,
     bootstrap_expect: Option<usize>,
@@ -73,9 +85,11 @@ struct File {
     insecure_transport: Option<bool>,
     machine_id: Option<String>,
     machine_name: Option<String>,
+    public_ip: Option<String>,
     metadata: BTreeMap<String, String>,
     cluster_name: Option<String>,
     machine_lost_after: Option<String>,
+    stop_units_on_exit: bool,
     bus: Option<String>,
     engine: Option<Engine>,
     log: Option<String>,
@@ -108,18 +122,30 @@ pub struct Config {
     /// For what lives no longer than the boot: unit files, and what was done with them.
     pub runtime_dir: PathBuf,
     pub socket: PathBuf,
+    /// The same API once more, where fleet's clients look for it.
+    pub fleet_socket: Option<PathBuf>,
+    /// The same API over TCP, unencrypted.
+    pub api_listen: Vec<String>,
     pub listen: String,
     pub advertise: Option<String>,
     pub bootstrap_expect: usize,
     pub join: Vec<String>,
     pub cluster_name: String,
     pub machine_lost_after: Duration,
+    /// At the daemon's end the cluster's units on this machine are stopped, as fleet did.
+    pub stop_units_on_exit: bool,
     /// D-Bus address of systemd's bus; `None`: the system bus.
     pub bus: Option<String>,
     pub engine: Engine,
     pub log: String,
     /// The port is open to other machines, and nothing on it is encrypted.
     pub exposed: bool,
+    /// `insecure_transport`: ports may be open to other machines although nothing on them is encrypted.
+    pub insecure_transport: bool,
+    /// The address that people are shown, if it is not the one that peers use.
+    pub public_ip: Option<String>,
+    /// What there is to say about the configuration, one line each.
+    pub notes: Vec<String>,
 }
 
 impl Config {
@@ -131,10 +157,23 @@ impl Config {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && flags.config.is_none() => File::default(),
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
         };
-        Config::merge(flags, file).with_context(|| format!("in {} and the flags", path.display()))
+        let fleet = match &flags.fleet_config {
+            Some(path) => {
+                let text = std::fs::read_to_string(path);
+                let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+                let environment = std::env::vars_os();
+                let environment = environment
+                    .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+                let mut fleet = fleet_conf::read(&text, environment);
+                fleet.notes.iter_mut().for_each(|note| *note = format!("{}: {note}", path.display()));
+                fleet
+            }
+            None => FleetConf::default(),
+        };
+        Config::merge(flags, file, fleet).with_context(|| format!("in {} and the flags", path.display()))
     }
 
-    fn merge(flags: &Flags, file: File) -> anyhow::Result<Config> {
+    fn merge(flags: &Flags, file: File, fleet: FleetConf) -> anyhow::Result<Config> {
         let join: Vec<String> = flags.join.clone().or(file.join).unwrap_or_default();
         let join: Vec<String> = join.iter().map(|address| raft::with_port(address.trim(), PORT)).collect();
         let bootstrap_expect = flags.bootstrap_expect.or(file.bootstrap_expect).unwrap_or(0);
@@ -150,10 +189,19 @@ impl Config {
         let listen = flags.listen.clone().or(file.listen);
         let listen = raft::with_port(&listen.unwrap_or_else(|| "127.0.0.1".into()), PORT);
         let exposed = !is_loopback(&listen);
-        if exposed && !flags.insecure_transport.or(file.insecure_transport).unwrap_or(false) {
+        let insecure_transport = flags.insecure_transport.or(file.insecure_transport).unwrap_or(false);
+        if exposed && !insecure_transport {
             bail!(
                 "listen = {listen:?} opens the port to other machines, and nothing on it is encrypted yet; \
                  if the network is yours alone, say so with insecure_transport = true"
+            );
+        }
+        for address in &file.api_listen {
+            ensure!(address.contains(':'), "api_listen: {address:?} has no port; write \"127.0.0.1:49153\"");
+            ensure!(
+                insecure_transport || is_loopback(address),
+                "api_listen: {address:?} opens the API to other machines, and nothing on it is encrypted or \
+                 checked; if the network is yours alone, say so with insecure_transport = true"
             );
         }
         let machine = match flags.machine_id.clone().or(file.machine_id) {
@@ -165,31 +213,38 @@ impl Config {
             None if exposed => Some(own_address(&listen, &join)?),
             told => told,
         };
-        let lost_after = file.machine_lost_after.unwrap_or_else(|| "6s".into());
-        let machine_lost_after = duration(&lost_after).with_context(|| {
-            format!("machine_lost_after = {lost_after:?} is no time span; write \"6s\" or \"500ms\"")
-        })?;
-        ensure!(
-            machine_lost_after >= Duration::from_secs(2),
-            "machine_lost_after = {lost_after:?} is too short: machines are heard each second; use 2s or more"
-        );
+        let machine_lost_after = match (&file.machine_lost_after, fleet.machine_lost_after) {
+            (None, Some(told)) => told,
+            (told, _) => lost_after(told.as_deref().unwrap_or("6s"))?,
+        };
+        let mut metadata = fleet.metadata;
+        metadata.extend(file.metadata);
         Ok(Config {
             machine: MachineId::new(machine.trim()).context("the machine id is not usable")?,
             machine_name: file.machine_name.unwrap_or_else(host_name),
-            metadata: file.metadata,
+            metadata,
             data_dir: flags.data_dir.clone().or(file.data_dir).unwrap_or_else(|| "/var/lib/coreinit".into()),
             runtime_dir: file.runtime_dir.unwrap_or_else(|| "/run/coreinit".into()),
             socket: flags.socket.clone().or(file.socket).unwrap_or_else(|| "/run/coreinit.sock".into()),
+            fleet_socket: file.fleet_socket,
+            api_listen: file.api_listen,
             listen,
             advertise,
             bootstrap_expect,
             join,
             cluster_name: file.cluster_name.unwrap_or_else(|| "coreinit".into()),
             machine_lost_after,
+            stop_units_on_exit: file.stop_units_on_exit,
             bus: file.bus,
             engine: flags.engine.or(file.engine).unwrap_or_default(),
-            log: flags.log.clone().or(file.log).unwrap_or_else(|| LOG.into()),
+            log: flags.log.clone().or(file.log).unwrap_or_else(|| {
+                let log = if fleet.is_verbose { LOG_VERBOSE } else { LOG };
+                log.into()
+            }),
             exposed,
+            insecure_transport,
+            public_ip: file.public_ip.or(fleet.public_ip),
+            notes: fleet.notes,
         })
     }
 
@@ -197,14 +252,29 @@ impl Config {
         self.runtime_dir.join("units")
     }
 
-    /// The address that people are shown: the one peers use, without its port.
+    /// The address that people are shown: `public_ip`, or the one peers use, without its port.
     pub fn address(&self) -> String {
+        if let Some(address) = &self.public_ip {
+            return address.clone();
+        }
         let address = self.advertise.as_deref().unwrap_or(&self.listen);
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         host.trim_matches(['[', ']']).into()
     }
 }
 
+fn lost_after(text: &str) -> anyhow::Result<Duration> {
+    let span = duration(text).with_context(|| {
+        format!("machine_lost_after = {text:?} is no time span; write \"6s\" or \"500ms\"")
+    })?;
+    ensure!(
+        span >= Duration::from_secs(2),
+        "machine_lost_after = {text:?} is too short: machines are heard each second; use 2s or more"
+    );
+    Ok(span)
+}
+
+/// Of `HOST:PORT`.
 fn is_loopback(address: &str) -> bool {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
@@ -261,7 +331,8 @@ mod tests {
     fn check(file: &str, expected: Result<fn(&Config) -> bool, &str>) {
         let flags = Flags { machine_id: Some("m1".into()), ..Flags::default() };
         let file = toml::from_str::<File>(file).map_err(anyhow::Error::from);
-        match (file.and_then(|file| Config::merge(&flags, file)), expected) {
+        let merged = file.and_then(|file| Config::merge(&flags, file, FleetConf::default()));
+        match (merged, expected) {
             (Ok(config), Ok(holds)) => assert!(holds(&config), "{config:?}"),
             (Err(error), Err(text)) => assert!(format!("{error:#}").contains(text), "{error:#}"),
             (got, _) => panic!("unexpected: {got:?}"),
@@ -280,6 +351,36 @@ mod tests {
             "listen = '10.1.2.3'\ninsecure_transport = true",
             Ok(|c| c.exposed && c.advertise.as_deref() == Some("10.1.2.3:7340") && c.address() == "10.1.2.3"),
         );
+    }
+
+    #[test]
+    fn the_api_opens_beyond_loopback_only_when_told_twice() {
+        check("api_listen = ['127.0.0.1:49153', '[::1]:1']", Ok(|c| c.api_listen.len() == 2 && !c.exposed));
+        check("api_listen = ['0.0.0.0:49153']", Err("insecure_transport = true"));
+        check("api_listen = ['[::]:49153']", Err("insecure_transport = true"));
+        check("api_listen = ['example.org:49153']", Err("insecure_transport = true"));
+        check("api_listen = ['127.0.0.1']", Err("has no port"));
+        check(
+            "api_listen = ['10.0.0.1:1']\ninsecure_transport = true\nfleet_socket = '/run/fleet.sock'",
+            Ok(|c| !c.exposed && c.fleet_socket.as_deref() == Some(std::path::Path::new("/run/fleet.sock"))),
+        );
+    }
+
+    #[test]
+    fn fleets_file_is_under_our_own() {
+        let flags = Flags { machine_id: Some("m".into()), ..Flags::default() };
+        let text = "verbosity=1\npublic_ip=192.0.2.1\nmetadata=a=fleet,b=fleet\nagent_ttl=30s\n";
+        let fleet = fleet_conf::read(text, []);
+        let merge = |file: &str| Config::merge(&flags, toml::from_str(file).unwrap(), fleet.clone()).unwrap();
+        let config = merge("");
+        assert_eq!((config.address(), config.log.as_str()), ("192.0.2.1".into(), LOG_VERBOSE));
+        assert_eq!(config.machine_lost_after, Duration::from_secs(30));
+        let config = merge(
+            "machine_lost_after = '9s'\npublic_ip = '192.0.2.2'\nlog = 'warn'\n[metadata]\na = 'ours'\n",
+        );
+        assert_eq!((config.address(), config.log.as_str()), ("192.0.2.2".into(), "warn"));
+        assert_eq!(config.machine_lost_after, Duration::from_secs(9));
+        assert_eq!((&*config.metadata["a"], &*config.metadata["b"]), ("ours", "fleet"));
     }
 
     #[test]
@@ -303,7 +404,7 @@ mod tests {
     fn flags_win_over_the_file() {
         let flags = Flags { machine_id: Some("m".into()), socket: Some("/s".into()), ..Flags::default() };
         let file = toml::from_str("socket = '/other'\ndata_dir = '/d'").unwrap();
-        let config = Config::merge(&flags, file).unwrap();
+        let config = Config::merge(&flags, file, FleetConf::default()).unwrap();
         assert_eq!((config.socket, config.data_dir), ("/s".into(), "/d".into()));
     }
 }

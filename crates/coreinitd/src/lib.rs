@@ -5,6 +5,7 @@ pub mod agent;
 pub mod config;
 pub mod http;
 pub mod leader;
+pub mod leave;
 pub mod presence;
 pub mod run;
 pub mod systemd;

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use cluster::{Liveness, MachineInfo};
 use raft::{Disk, DiskError, EngineKind, FlushMode, Options, RaftStore, Tcp, Timing};
 use sd_notify::NotifyState;
@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::config::{Config, Engine};
 use crate::systemd::{DBus, UnitManager};
-use crate::{agent, http, leader, presence};
+use crate::{agent, http, leader, leave, presence};
 
 /// The work of handing over the lead is given so long at a planned stop.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -32,6 +32,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             listen = config.listen,
             "insecure_transport: the port is open to other machines, and nothing on it is encrypted"
         );
+    }
+    for note in &config.notes {
+        tracing::warn!("{note}");
     }
     let (stop, stopping) = watch::channel(false);
     let disk = open_disk(&config)?;
@@ -64,8 +67,7 @@ async fn serve(
         version: version.clone(),
         init: init_hook(store.clone()),
     };
-    let socket = http::bind(&config.socket).await?;
-    let served = http::run(parts, vec![socket], stopping.clone());
+    let served = http::run(parts, doors(&config).await?, stopping.clone());
     rooms.spawn(async move {
         if let Err(error) = served.await {
             tracing::error!(%error, "the API has failed");
@@ -79,13 +81,17 @@ async fn serve(
         metadata: config.metadata.clone(),
     };
     rooms.spawn(presence::run(dynamic.clone(), config.machine.clone(), info, stopping.clone()));
+    let marks_dir = config.runtime_dir.join("done");
     let parts = agent::AgentParts {
         machine: config.machine.clone(),
         store: dynamic.clone(),
-        units,
-        marks_dir: config.runtime_dir.join("done"),
+        units: units.clone(),
+        marks_dir: marks_dir.clone(),
     };
-    rooms.spawn(agent::run(parts, stopping.clone()));
+    // The agent may have to end before the others.
+    let (stop_agent, agent_stopping) = watch::channel(false);
+    let mut agent = JoinSet::new();
+    agent.spawn(agent::run(parts, agent_stopping));
     rooms.spawn(watchdog(stopping));
     notify(&[NotifyState::Ready]);
 
@@ -99,12 +105,24 @@ async fn serve(
             Err(anyhow::anyhow!("the store failed and must not be used further: {reason}"))
         }
         Some(room) = rooms.join_next() => Err(anyhow::anyhow!("a part of it ended by itself: {room:?}")),
+        Some(room) = agent.join_next() => Err(anyhow::anyhow!("a part of it ended by itself: {room:?}")),
     };
-    tracing::info!("coreinitd stops; units go on");
     notify(&[NotifyState::Stopping]);
+    stop_agent.send_replace(true);
+    // Units are stopped when somebody stops the daemon, never because it has failed.
+    if config.stop_units_on_exit && ended.is_ok() {
+        let limit = leave::LEAVE_TIMEOUT + HAND_OVER_TIMEOUT + STOP_TIMEOUT;
+        notify(&[NotifyState::ExtendTimeoutUsec(limit.as_micros().try_into().unwrap_or(u32::MAX))]);
+        while agent.join_next().await.is_some() {}
+        leave::leave(&*units, &marks_dir).await;
+        tracing::info!("coreinitd stops, and its units have stopped");
+    } else {
+        tracing::info!("coreinitd stops; units go on");
+    }
     store.give_up_lead(HAND_OVER_TIMEOUT).await;
     stop.send_replace(true);
     let all = async {
+        while agent.join_next().await.is_some() {}
         while rooms.join_next().await.is_some() {}
         let _ = driver.await;
     };
@@ -112,6 +130,36 @@ async fn serve(
         tracing::warn!("some parts of the daemon did not end in time");
     }
     ended
+}
+
+/// Every socket that the API is served on: those that systemd has handed over, and those of the configuration
+/// that are not among them.
+async fn doors(config: &Config) -> anyhow::Result<Vec<http::Door>> {
+    let mut doors = http::handed_over()?;
+    for path in [&config.socket].into_iter().chain(&config.fleet_socket) {
+        if !doors.iter().any(|door| door.is_at(path)) {
+            doors.push(http::bind(path).await?.into());
+        }
+    }
+    for address in &config.api_listen {
+        let taken = |door: &http::Door| door.tcp_address().is_some_and(|at| at.to_string() == *address);
+        if !doors.iter().any(taken) {
+            doors.push(http::bind_tcp(address).await?.into());
+        }
+    }
+    for address in doors.iter().filter_map(http::Door::tcp_address) {
+        if !address.ip().to_canonical().is_loopback() {
+            ensure!(
+                config.insecure_transport,
+                "systemd has handed over a socket at {address}, which opens the API to other machines, and \
+                 nothing on it is encrypted or checked; if the network is yours alone, say so with \
+                 insecure_transport = true"
+            );
+            tracing::warn!(%address, "insecure_transport: whoever reaches this address may do anything");
+        }
+        tracing::info!(%address, "the API is served over TCP");
+    }
+    Ok(doors)
 }
 
 fn options(config: &Config, version: &str) -> Options {

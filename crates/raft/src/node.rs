@@ -11,7 +11,7 @@ use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::metrics::RaftMetrics;
 use openraft::storage::Snapshot as RaftSnapshot;
 use openraft_rt::Instant as _;
-use store::Role;
+use store::{Role, Voting};
 use tokio::time::Instant;
 
 use crate::batch::Batches;
@@ -140,6 +140,18 @@ impl Node {
                 machine_id(&member.machine).map_or(Role::Leaderless, |leader| Role::Follower { leader })
             }
             Some(_) | None => Role::Leaderless,
+        }
+    }
+
+    /// Who votes as this node knows it, and how far it has applied the log.
+    pub fn voting(&self) -> Voting {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let voters: Vec<_> = metrics.membership_config.membership().voter_ids().collect();
+        Voting {
+            voters: voters.len(),
+            votes: voters.contains(&self.identity.node),
+            applied_index: metrics.last_applied.as_ref().map_or(0, |id| id.index),
         }
     }
 

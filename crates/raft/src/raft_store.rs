@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cluster::{ClusterState, Command, MachineId, Revision};
 use openraft::{Config, SnapshotPolicy};
-use store::{Committed, ProposeError, ReadError, Role, Store};
+use store::{Committed, ProposeError, ReadError, Role, Store, Voting};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -617,6 +617,10 @@ impl Store for RaftStore {
 
     fn role(&self) -> watch::Receiver<Role> {
         self.0.role.subscribe()
+    }
+
+    fn voting(&self) -> Option<Voting> {
+        self.0.node.get().map(|node| node.voting())
     }
 
     async fn here(&self, deadline: Instant) -> Result<(), ReadError> {

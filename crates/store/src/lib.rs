@@ -35,6 +35,11 @@ pub trait Store: Send + Sync + 'static {
 
     fn role(&self) -> watch::Receiver<Role>;
 
+    /// Who votes, and how far this machine is; `None` while that is not known, or where nobody votes.
+    fn voting(&self) -> Option<Voting> {
+        None
+    }
+
     /// Tells the leader that this machine is alive. Fails fast; the caller calls again in its own time.
     async fn here(&self, deadline: Instant) -> Result<(), ReadError>;
 
@@ -67,6 +72,16 @@ pub enum Role {
     },
     /// No leader is known: an election is under way, or too few machines can be reached.
     Leaderless,
+}
+
+/// The cluster's voters as this machine knows them, and this machine's part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Voting {
+    pub voters: usize,
+    /// This machine is one of them.
+    pub votes: bool,
+    /// Of the last log entry that this machine's state holds.
+    pub applied_index: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

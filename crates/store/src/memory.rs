@@ -10,7 +10,7 @@ use cluster::{ClusterState, Command, MachineId, Revision};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::{Committed, ProposeError, ReadError, Role, Store};
+use crate::{Committed, ProposeError, ReadError, Role, Store, Voting};
 
 /// Applies every proposal at once, at the next revision.
 pub struct MemoryStore {
@@ -63,6 +63,10 @@ impl Store for MemoryStore {
 
     fn role(&self) -> watch::Receiver<Role> {
         self.role.subscribe()
+    }
+
+    fn voting(&self) -> Option<Voting> {
+        Some(Voting { voters: 1, votes: true, applied_index: self.state.borrow().revision.0 })
     }
 
     async fn here(&self, _deadline: Instant) -> Result<(), ReadError> {

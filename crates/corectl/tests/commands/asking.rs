@@ -76,7 +76,7 @@ async fn lists_and_status() {
 async fn errors_are_the_daemons_own() {
     let mut play = Play::begin().await;
     play.lead(false);
-    let no_leader = "corectl: the cluster has no leader: none was elected\n";
+    let no_leader = "corectl: the cluster has no leader: none was elected; there has been none for 2 s\n";
     play.run(&["list-units"]).await.is(1, "", no_leader);
     play.run(&["start", "a"]).await.is(1, "", no_leader);
     play.run(&["list-machines", "--stale", "--no-legend"]).await.is(

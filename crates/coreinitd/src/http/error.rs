@@ -1,5 +1,7 @@
 //! Everything that a request can be refused for, and the one place where that becomes an HTTP status.
 
+use std::time::Duration;
+
 use api::fleet::{ErrorBody, ErrorDetail};
 use axum::Json;
 use axum::http::StatusCode;
@@ -31,6 +33,9 @@ pub(super) enum Refusal {
     BodyTooLarge { max: usize },
     #[error("{0} event streams are open already, which is the limit")]
     TooManyStreams(usize),
+    /// Nothing was changed.
+    #[error("the cluster has no leader: {hint}{}", for_how_long(.silent))]
+    NoLeader { hint: String, silent: Option<Duration> },
     #[error(transparent)]
     Rejected(#[from] Rejected),
     #[error(transparent)]
@@ -50,7 +55,7 @@ impl Refusal {
             Refusal::NothingToUpdate => StatusCode::CONFLICT,
             Refusal::Invalid(_) => StatusCode::BAD_REQUEST,
             Refusal::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Refusal::TooManyStreams(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::TooManyStreams(_) | Refusal::NoLeader { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Rejected(rejected) => rejected_status(rejected),
             Refusal::Propose(error) => match error {
                 ProposeError::Unformed { .. }
@@ -69,6 +74,10 @@ impl Refusal {
             Refusal::Init(InitError::Failed { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
+}
+
+fn for_how_long(silent: &Option<Duration>) -> String {
+    silent.map(|silent| format!("; there has been none for {} s", silent.as_secs())).unwrap_or_default()
 }
 
 fn rejected_status(rejected: &Rejected) -> StatusCode {

@@ -1,51 +1,73 @@
-//! fleet's API, version 1, under both its prefixes: `/fleet/v1` and `/v1-alpha`. To the letter where the
-//! letter is no defect; what differs:
+//! fleet's API, version 1, under all the prefixes that it had: `/fleet/v1`, `/flt/v1` and `/v1-alpha`. To the
+//! letter where the letter is no defect; what differs:
 //!
 //! * 400 where fleet stored it: a desired state that is none of the three, unit options that no unit file can
 //!   carry, a template that is to be loaded or launched, metadata of an unknown machine. The requirements of
 //!   a file that replaces another are checked too.
-//! * `GET /state/NAME` of a unit without a state is 404 where fleet dropped the connection.
+//! * `GET /state/NAME` of a unit without a state is 404 where fleet dropped the connection, and a list too
+//!   long for its page tokens 400 where fleet crashed.
+//! * PUT of an instance without options takes those of its stored template.
 //! * A change without a leader is 503 with the reason, and 504 when nobody knows whether it was made.
 //! * PATCH takes a metadata value as the documentation had it (`"bar"`) and as the code had it
 //!   (`{"value":"bar"}`).
+//! * The discovery document and `/metrics` are served without a leader too, and `Server` names coreinitd.
 //! * `?stale=true` reads what this machine knows.
 
-use std::collections::BTreeMap;
+pub(super) mod go_path;
+mod lenient;
+mod machines;
+
 use std::sync::Arc;
 
-use api::fleet::{Machine, MachinePage, Unit, UnitOption, UnitPage, UnitState, UnitStatePage};
+use api::fleet::{Unit, UnitOption, UnitPage, UnitState, UnitStatePage};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use axum::{Json, Router};
-use cluster::{
-    ClusterState, Command, DesiredState, Kind, Liveness, MachineId, Observed, Rejected, UnitFile, UnitName,
-};
-use serde::Deserialize;
+use cluster::{ClusterState, Command, DesiredState, Kind, MachineId, Observed, Rejected, UnitFile, UnitName};
 
 use super::Room;
 use super::error::Refusal;
-use super::page_token::page;
+use super::page_token::PageNumber;
 use super::request::{
-    Name, Parameters, Payload, check_template, checked, decode, decode_body, expect_json, unit_name,
+    Name, Parameters, Payload, check_template, checked, expect_json, file_of_instance, unit_name,
 };
 use super::view::{current_state, is_lost};
+
+/// What fleet told of its API to programs that write clients.
+const DISCOVERY: &str = include_str!("fleet/discovery.json");
 
 const ONLY_GET: Refusal = Refusal::Method("only GET supported against this resource");
 
 pub(super) fn routes() -> Router<Arc<Room>> {
     let root = || any(|| async { Refusal::Method("") });
-    let prefixes = ["/fleet/v1", "/v1-alpha"];
+    let prefixes = ["/fleet/v1", "/flt/v1", "/v1-alpha"];
     prefixes.into_iter().fold(Router::new().route("/", root()), |router, prefix| {
         router
             .route(prefix, root())
+            .route(
+                &format!("{prefix}/discovery"),
+                any(move |method| async move { discovery(prefix, method) }),
+            )
             .route(&format!("{prefix}/units"), any(units))
             .route(&format!("{prefix}/units/{{name}}"), any(unit))
             .route(&format!("{prefix}/state"), any(states))
             .route(&format!("{prefix}/state/{{name}}"), any(state))
-            .route(&format!("{prefix}/machines"), any(machines))
+            .route(&format!("{prefix}/machines"), any(machines::machines))
     })
+}
+
+/// fleet gave the paths of `/fleet/v1` under its old prefix too.
+fn discovery(prefix: &str, method: Method) -> Result<impl IntoResponse, Refusal> {
+    if method != Method::GET {
+        return Err(Refusal::Invalid("only HTTP GET supported against this resource".into()));
+    }
+    let text = match prefix {
+        "/flt/v1" => DISCOVERY.replace("fleet/v1/", "flt/v1/"),
+        _ => DISCOVERY.to_owned(),
+    };
+    Ok(([(header::CONTENT_TYPE, "application/json")], text))
 }
 
 async fn units(
@@ -56,9 +78,8 @@ async fn units(
     if method != Method::GET {
         return Err(ONLY_GET);
     }
-    let (_, state) = (page::<()>(Vec::new(), &query)?, room.read(query.stale()?).await?);
-    let all = state.units.iter().collect();
-    let (found, next_page_token) = page::<(&UnitName, &Arc<cluster::Unit>)>(all, &query)?;
+    let (page, state) = (PageNumber::asked_for(&query)?, room.read(query.stale()?).await?);
+    let (found, next_page_token) = page.of(state.units.iter())?;
     let units = found.into_iter().map(|(name, unit)| unit_entity(&state, name, unit)).collect();
     Ok(Json(UnitPage { next_page_token, units }))
 }
@@ -105,7 +126,8 @@ async fn put_unit(
     Payload(body): &Payload,
 ) -> Result<StatusCode, Refusal> {
     expect_json(headers)?;
-    let unit: Unit = decode_body(body)?;
+    let unit: Unit = lenient::decode(body, b'{')
+        .map_err(|error| Refusal::Invalid(format!("unable to decode body: {error}")))?;
     if !unit.name.is_empty() && unit.name != name_in_url {
         let text =
             format!("name in URL {name_in_url:?} differs from unit name in request body {:?}", unit.name);
@@ -115,7 +137,16 @@ async fn put_unit(
     let desired = desired_state(&unit.desired_state)?;
     let file = if unit.options.is_empty() { None } else { Some(checked(&name, unit_file(unit.options))?) };
     check_template(&name, desired)?;
-    match propose_one(room, Command::SetUnit { name, file, desired }).await? {
+    let set = |file| Command::SetUnit { name: name.clone(), file, desired };
+    let kind = match propose_one(room, set(file)).await {
+        Err(Refusal::Rejected(Rejected::UnitWithoutFile { .. })) => {
+            let state = room.parts.store.state().borrow().clone();
+            let file = file_of_instance(&state, &name)?;
+            propose_one(room, set(file)).await?
+        }
+        made => made?,
+    };
+    match kind {
         Kind::Created | Kind::Replaced => Ok(StatusCode::CREATED),
         Kind::Unchanged if desired.is_none() => Err(Refusal::NothingToUpdate),
         Kind::Updated | Kind::Unchanged | Kind::Removed => Ok(StatusCode::NO_CONTENT),
@@ -170,14 +201,20 @@ async fn states(
     if method != Method::GET {
         return Err(ONLY_GET);
     }
-    let (_, state) = (page::<()>(Vec::new(), &query)?, room.read(query.stale()?).await?);
-    let (unit, machine) = (query.first("unitName"), query.first("machineID"));
-    let wanted = |name: &UnitName, id: &MachineId| {
-        unit.is_none_or(|unit| unit == name.as_str()) && machine.is_none_or(|machine| machine == id.as_str())
+    let (page, state) = (PageNumber::asked_for(&query)?, room.read(query.stale()?).await?);
+    let machine = query.first("machineID");
+    let of_machine = |id: &MachineId| machine.is_none_or(|machine| machine == id.as_str());
+    let name = query.first("unitName").map(UnitName::new);
+    let (told, next_page_token) = match &name {
+        None => page.of(told(&state).filter(|(_, id, _)| of_machine(id)))?,
+        Some(Ok(name)) => {
+            let told = state.observed_of(name).filter(|(id, _)| of_machine(id) && counts(&state, name, id));
+            page.of(told.map(|(id, observed)| (name, id, &**observed)))?
+        }
+        // A name that no unit can have is that of none.
+        Some(Err(_)) => (Vec::new(), String::new()),
     };
-    let all = state.observed.iter().filter(|((name, id), _)| counts(&state, name, id) && wanted(name, id));
-    let all = all.map(|((name, id), observed)| state_entity(name, id, observed)).collect();
-    let (states, next_page_token) = page(all, &query)?;
+    let states = told.into_iter().map(|(name, id, observed)| state_entity(name, id, observed)).collect();
     Ok(Json(UnitStatePage { next_page_token, states }))
 }
 
@@ -199,6 +236,17 @@ async fn state(
     first.map(|(id, observed)| Json(state_entity(&name, id, observed))).ok_or(Refusal::NoUnitState)
 }
 
+/// All the states that count. Units and states are in the same order, so no unit is looked up: this is passed
+/// over again for each page.
+fn told(state: &ClusterState) -> impl Iterator<Item = (&UnitName, &MachineId, &Observed)> {
+    let mut units = state.units.keys().peekable();
+    state.observed.iter().filter_map(move |((name, id), observed)| {
+        while units.next_if(|unit| *unit < name).is_some() {}
+        let counts = units.peek() == Some(&name) && !is_lost(state, id);
+        counts.then_some((name, id, &**observed))
+    })
+}
+
 /// fleet forgot the states of destroyed units, and those of machines that it no longer heard of.
 fn counts(state: &ClusterState, name: &UnitName, id: &MachineId) -> bool {
     state.units.contains_key(name) && !is_lost(state, id)
@@ -213,103 +261,4 @@ fn state_entity(name: &UnitName, id: &MachineId, observed: &Observed) -> UnitSta
         systemd_load_state: observed.load.to_string(),
         systemd_sub_state: observed.sub.to_string(),
     }
-}
-
-async fn machines(
-    State(room): State<Arc<Room>>,
-    method: Method,
-    query: Parameters,
-    payload: Payload,
-) -> Result<Response, Refusal> {
-    match method {
-        Method::GET => Ok(Json(list_machines(&room, &query).await?).into_response()),
-        Method::PATCH => {
-            patch_machines(&room, &payload).await?;
-            // fleet's empty answer had this type, and only this one.
-            Ok((StatusCode::NO_CONTENT, [(header::CONTENT_TYPE, "application/json")]).into_response())
-        }
-        _ => Err(Refusal::Method("only GET and PATCH supported against this resource")),
-    }
-}
-
-async fn list_machines(room: &Room, query: &Parameters) -> Result<MachinePage, Refusal> {
-    page::<()>(Vec::new(), query)?;
-    let state = room.read(query.stale()?).await?;
-    let ready = state.machines.iter().filter(|(_, machine)| machine.liveness == Liveness::Ready);
-    let (found, next_page_token) = page(ready.collect(), query)?;
-    let machines = found.into_iter().map(|(id, machine)| Machine {
-        id: id.to_string(),
-        metadata: machine.metadata(),
-        primary_ip: machine.info.address.clone(),
-    });
-    Ok(MachinePage { machines: machines.collect(), next_page_token })
-}
-
-/// One of PATCH's operations, in the manner of RFC 6902.
-#[derive(Deserialize)]
-struct MetadataOperation {
-    #[serde(default)]
-    op: String,
-    #[serde(default)]
-    path: String,
-    #[serde(default)]
-    value: Option<MetadataValue>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum MetadataValue {
-    Plain(String),
-    Wrapped {
-        #[serde(default)]
-        value: String,
-    },
-}
-
-async fn patch_machines(room: &Room, Payload(body): &Payload) -> Result<(), Refusal> {
-    let operations: Vec<MetadataOperation> = decode(body, b'[').map_err(Refusal::Invalid)?;
-    let commands = operations.into_iter().map(metadata_command).collect::<Result<Vec<_>, _>>()?;
-    if commands.is_empty() {
-        return Ok(());
-    }
-    // Nothing must be half done because of a wrong id further down.
-    let state = room.read(false).await?;
-    for command in &commands {
-        if let Command::SetMachineMetadata { id, .. } = command
-            && !state.machines.contains_key(id)
-        {
-            return Err(Rejected::MachineUnknown { machine: id.clone() }.into());
-        }
-    }
-    for outcome in room.propose(commands).await?.outcomes {
-        outcome?;
-    }
-    Ok(())
-}
-
-fn metadata_command(operation: MetadataOperation) -> Result<Command, Refusal> {
-    let invalid = |text: &str| Refusal::Invalid(text.into());
-    let remove = match operation.op.as_str() {
-        "add" | "replace" => false,
-        "remove" => true,
-        _ => return Err(invalid("invalid op: expect add, remove, or replace")),
-    };
-    let parts = operation.path.strip_prefix('/').and_then(|path| path.split_once("/metadata/"));
-    let good = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-    let (machine, key) = parts
-        .filter(|(machine, key)| {
-            !machine.is_empty() && !machine.contains('/') && !key.is_empty() && key.chars().all(good)
-        })
-        .ok_or_else(|| invalid("machine metadata path invalid"))?;
-    let value = match operation.value {
-        Some(MetadataValue::Plain(value) | MetadataValue::Wrapped { value }) => value,
-        None => String::new(),
-    };
-    let value = match (remove, value.is_empty()) {
-        (true, _) => None,
-        (false, false) => Some(value),
-        (false, true) => return Err(invalid("invalid value: add and replace require a value")),
-    };
-    let id = MachineId::new(machine).map_err(|error| Refusal::Invalid(error.to_string()))?;
-    Ok(Command::SetMachineMetadata { id, set: BTreeMap::from([(key.to_owned(), value)]) })
 }

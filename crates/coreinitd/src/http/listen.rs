@@ -1,7 +1,8 @@
-//! The Unix sockets that the API is served on: how one comes to be, and the loop that takes its connections.
+//! The sockets that the API is served on: how one comes to be, and the loop that takes its connections.
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -12,7 +13,8 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -48,8 +50,62 @@ pub enum ListenError {
     Remove(PathBuf, #[source] io::Error),
     #[error("cannot listen on {}", .0.display())]
     Bind(PathBuf, #[source] io::Error),
+    #[error("cannot listen on {0}")]
+    BindTcp(String, #[source] io::Error),
+    #[error("cannot take the sockets that systemd has handed over")]
+    HandedOver(#[source] io::Error),
+    #[error("systemd has handed over a file descriptor, {0}, that is neither a Unix nor a TCP socket")]
+    HandedOverStrange(i32),
     #[error("cannot set owner and mode of {}", .0.display())]
     Permissions(PathBuf, #[source] io::Error),
+}
+
+/// A socket that the API is served on.
+#[derive(Debug)]
+pub enum Door {
+    Unix(UnixListener),
+    /// Plain HTTP: whoever reaches it may do anything.
+    Tcp(TcpListener),
+}
+
+impl Door {
+    /// It is this Unix socket, by whichever of its names: `/var/run` is `/run`.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+        match self {
+            Door::Unix(listener) => {
+                let own = listener.local_addr().ok();
+                let own = own.as_ref().and_then(|address| address.as_pathname());
+                own.is_some_and(|own| real(own) == real(path))
+            }
+            Door::Tcp(_) => false,
+        }
+    }
+
+    /// Where it listens on TCP.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        match self {
+            Door::Unix(_) => None,
+            Door::Tcp(listener) => listener.local_addr().ok(),
+        }
+    }
+}
+
+impl From<UnixListener> for Door {
+    fn from(listener: UnixListener) -> Door {
+        Door::Unix(listener)
+    }
+}
+
+impl From<TcpListener> for Door {
+    fn from(listener: TcpListener) -> Door {
+        Door::Tcp(listener)
+    }
+}
+
+/// Listens on that address, `HOST:PORT`.
+pub async fn bind_tcp(address: &str) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address).await.map_err(|error| ListenError::BindTcp(address.into(), error))
 }
 
 /// Listens on that path, mode 0660, group `coreinit` where there is one. What a killed daemon left there is
@@ -93,12 +149,7 @@ fn group_id(groups: &str, name: &str) -> Option<u32> {
 
 /// Serves until `shutdown`; then takes no more connections, lets open requests finish for `grace`, and cuts
 /// off the rest.
-pub(super) async fn serve(
-    listener: UnixListener,
-    router: Router,
-    shutdown: impl Future<Output = ()>,
-    grace: Duration,
-) {
+pub(super) async fn serve(door: Door, router: Router, shutdown: impl Future<Output = ()>, grace: Duration) {
     let mut shutdown = pin!(shutdown);
     let (stopping, _) = watch::channel(false);
     let limit = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -108,7 +159,7 @@ pub(super) async fn serve(
         let accepted = tokio::select! {
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &limit) => accepted,
+            accepted = accept(&door, &limit) => accepted,
         };
         match accepted {
             Ok((stream, permit)) => {
@@ -127,7 +178,7 @@ pub(super) async fn serve(
             }
         }
     }
-    drop(listener);
+    drop(door);
     stopping.send_replace(true);
     let finished = timeout(grace, async { while connections.join_next().await.is_some() {} }).await;
     if finished.is_err() {
@@ -136,18 +187,32 @@ pub(super) async fn serve(
     }
 }
 
+/// A connection, of whichever kind.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 async fn accept(
-    listener: &UnixListener,
+    door: &Door,
     limit: &Arc<Semaphore>,
-) -> io::Result<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(Box<dyn Stream>, tokio::sync::OwnedSemaphorePermit)> {
     let permit = limit.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
+    let stream: Box<dyn Stream> = match door {
+        Door::Unix(listener) => Box::new(listener.accept().await?.0),
+        Door::Tcp(listener) => {
+            let stream = listener.accept().await?.0;
+            // An answer is written in one or two pieces, and none of them should wait for the other.
+            stream.set_nodelay(true)?;
+            Box::new(stream)
+        }
+    };
     Ok((stream, permit))
 }
 
-async fn connection(stream: UnixStream, router: Router, mut stopping: watch::Receiver<bool>) {
+async fn connection(stream: Box<dyn Stream>, router: Router, mut stopping: watch::Receiver<bool>) {
     let mut connection = pin!(
         http1::Builder::new()
+            .title_case_headers(true)
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))

@@ -1,5 +1,5 @@
-//! The HTTP room: fleet's API (`/fleet/v1`, and `/v1-alpha` as its other name) and our own (`/v1`) over the
-//! store, served on Unix sockets.
+//! The HTTP room: fleet's API (`/fleet/v1`, and its other names) and our own (`/v1`) over the store, served
+//! on Unix sockets and, when asked for, on TCP.
 //!
 //! It turns requests into commands and states into views, and decides nothing else. It knows neither systemd
 //! nor how the state is kept. Called by the daemon's `run`.
@@ -8,8 +8,11 @@ mod error;
 mod events;
 mod feed;
 mod fleet;
+mod handed_over;
 mod listen;
+mod metrics;
 mod page_token;
+mod patience;
 mod request;
 mod v1;
 mod view;
@@ -19,21 +22,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, header};
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
+use axum::routing::any;
 use cluster::{ClusterState, Command, MachineId};
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use store::{Committed, Store};
-use tokio::net::UnixListener;
+use store::{Committed, ProposeError, ReadError, Store};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use error::Refusal;
 use feed::{Feed, Follower};
+use metrics::Requests;
+use patience::{LEADERLESS_MAX, Leaderless, Watcher};
 use view::Placement;
 
-pub use listen::{ListenError, SOCKET_GROUP, bind};
+pub use handed_over::handed_over;
+pub use listen::{Door, ListenError, SOCKET_GROUP, bind, bind_tcp};
 
 /// Of one whole request: a batch of several hundred ordinary unit files, or some of the largest.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
@@ -76,6 +83,8 @@ struct Room {
     parts: HttpParts,
     placement: Arc<Placement>,
     feed: Arc<Feed>,
+    leaderless: Arc<Leaderless>,
+    requests: Requests,
 }
 
 impl Room {
@@ -84,46 +93,82 @@ impl Room {
         if stale {
             return Ok(self.parts.store.state().borrow().clone());
         }
-        Ok(self.parts.store.read(Instant::now() + READ_DEADLINE).await?)
+        let deadline = self.leaderless.deadline(READ_DEADLINE).await;
+        self.parts.store.read(deadline).await.map_err(|error| match error {
+            ReadError::NoLeader { hint } => self.no_leader(hint),
+            error => error.into(),
+        })
     }
 
     async fn propose(&self, commands: Vec<Command>) -> Result<Committed, Refusal> {
-        Ok(self.parts.store.propose(commands, Instant::now() + WRITE_DEADLINE).await?)
+        let deadline = self.leaderless.deadline(WRITE_DEADLINE).await;
+        self.parts.store.propose(commands, deadline).await.map_err(|error| match error {
+            ProposeError::NoLeader { hint } => self.no_leader(hint),
+            error => error.into(),
+        })
+    }
+
+    fn no_leader(&self, hint: String) -> Refusal {
+        let silent = self.leaderless.since().map(|since| since.elapsed()).unwrap_or_default();
+        Refusal::NoLeader { hint, silent: Some(silent).filter(|silent| *silent >= LEADERLESS_MAX) }
     }
 }
 
-/// The routes, and the task that feeds the event streams: they begin once it runs, and end when it does.
-pub fn router(parts: HttpParts) -> (Router, Follower) {
+/// What the room does besides answering: event streams begin once it runs, and end when it does.
+pub struct Background {
+    follower: Follower,
+    watcher: Watcher,
+}
+
+impl Background {
+    /// Until `shutdown`.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let shutdown = shutdown.shared();
+        tokio::join!(self.follower.run(shutdown.clone()), self.watcher.run(shutdown));
+    }
+}
+
+/// The routes, and the work behind them.
+pub fn router(parts: HttpParts) -> (Router, Background) {
     let placement = Arc::new(Placement::default());
     let (feed, follower) = feed::follow(parts.store.state(), placement.clone());
     let server = HeaderValue::try_from(format!("coreinitd/{}", parts.version))
         .unwrap_or(HeaderValue::from_static("coreinitd"));
-    let room = Arc::new(Room { parts, placement, feed });
+    let (leaderless, watcher) = patience::watch_leader(parts.store.role());
+    let room = Arc::new(Room { parts, placement, feed, leaderless, requests: Requests::default() });
     let router = Router::new()
         .merge(v1::routes())
         .merge(fleet::routes())
+        .route("/metrics", any(metrics::metrics))
         .fallback(|| async { Refusal::NoRoute })
+        .layer(from_fn(|request: Request, next: axum::middleware::Next| async move {
+            match fleet::go_path::redirect(request.method(), request.uri()) {
+                Some(redirection) => redirection,
+                None => next.run(request).await,
+            }
+        }))
+        .layer(from_fn_with_state(room.clone(), metrics::count))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(axum::middleware::map_response(move |mut response: Response| {
             response.headers_mut().insert(header::SERVER, server.clone());
             std::future::ready(response)
         }))
         .with_state(room);
-    (router, follower)
+    (router, Background { follower, watcher })
 }
 
 /// Serves until `shutdown` turns true or its sender is gone: event streams end, open requests get a moment to
 /// finish.
 pub async fn run(
     parts: HttpParts,
-    listeners: Vec<UnixListener>,
+    doors: Vec<impl Into<Door>>,
     shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let (router, follower) = router(parts);
-    let servers = listeners
+    let (router, background) = router(parts);
+    let servers = doors
         .into_iter()
-        .map(|listener| listen::serve(listener, router.clone(), until(shutdown.clone()), SHUTDOWN_GRACE));
-    tokio::join!(follower.run(until(shutdown.clone())), futures::future::join_all(servers));
+        .map(|door| listen::serve(door.into(), router.clone(), until(shutdown.clone()), SHUTDOWN_GRACE));
+    tokio::join!(background.run(until(shutdown.clone())), futures::future::join_all(servers));
     Ok(())
 }
 

@@ -9,31 +9,40 @@ pub(super) const PAGE_SIZE: u16 = 100;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// The items of the page that is asked for, and the next page's token, if there may be one.
-pub(super) fn page<T>(items: Vec<T>, query: &Parameters) -> Result<(Vec<T>, String), Refusal> {
-    let page = page_asked_for(query)?;
-    let size = usize::from(PAGE_SIZE);
-    let start = size * (usize::from(page) - 1);
-    // A full last page has a token too, for a page that is empty: so it was with fleet.
-    let more = start + size <= items.len();
-    let token = match page.checked_add(1).filter(|_| more) {
-        Some(next) => encode(PAGE_SIZE, next),
-        None => String::new(),
-    };
-    Ok((items.into_iter().skip(start).take(size).collect(), token))
-}
-
 /// From 1.
-fn page_asked_for(query: &Parameters) -> Result<u16, Refusal> {
-    let mut tokens = query.all("nextPageToken");
-    let Some(token) = tokens.next() else { return Ok(1) };
-    if tokens.next().is_some() {
-        return Err(Refusal::Invalid("too many values for page token".into()));
+#[derive(Clone, Copy)]
+pub(super) struct PageNumber(u16);
+
+impl PageNumber {
+    pub(super) fn asked_for(query: &Parameters) -> Result<PageNumber, Refusal> {
+        let mut tokens = query.all("nextPageToken");
+        let Some(token) = tokens.next() else { return Ok(PageNumber(1)) };
+        if tokens.next().is_some() {
+            return Err(Refusal::Invalid("too many values for page token".into()));
+        }
+        match decode(token).map_err(Refusal::Invalid)? {
+            (PAGE_SIZE, 0) => Err(Refusal::Invalid("token page must be greater than zero".into())),
+            (PAGE_SIZE, page) => Ok(PageNumber(page)),
+            _ => Err(Refusal::Invalid(format!("token limit must be {PAGE_SIZE}"))),
+        }
     }
-    match decode(token).map_err(Refusal::Invalid)? {
-        (PAGE_SIZE, 0) => Err(Refusal::Invalid("token page must be greater than zero".into())),
-        (PAGE_SIZE, page) => Ok(page),
-        _ => Err(Refusal::Invalid(format!("token limit must be {PAGE_SIZE}"))),
+
+    /// The page's items, and the next page's token, if there may be one. Refused when there are more items
+    /// than tokens can count: the rest would be missing from the list in silence.
+    pub(super) fn of<T>(self, items: impl Iterator<Item = T>) -> Result<(Vec<T>, String), Refusal> {
+        let size = usize::from(PAGE_SIZE);
+        let mut items = items.skip(size * (usize::from(self.0) - 1));
+        let found: Vec<T> = items.by_ref().take(size).collect();
+        // A full last page has a token too, for a page that is empty: so it was with fleet.
+        let token = match self.0.checked_add(1).filter(|_| found.len() == size) {
+            Some(next) => encode(PAGE_SIZE, next),
+            None if items.next().is_some() => {
+                let text = format!("no page token can name page {} of this list", u32::from(self.0) + 1);
+                return Err(Refusal::Invalid(text));
+            }
+            None => String::new(),
+        };
+        Ok((found, token))
     }
 }
 
@@ -101,6 +110,28 @@ mod tests {
         check(1023, 0, "_wMAAA==");
         check(45, 9, "LQAJAA==");
         check(u16::MAX, u16::MAX, "_____w==");
+    }
+
+    #[test]
+    fn pages_end_where_the_list_or_the_token_does() {
+        let last = u16::MAX;
+        let check = |page: u16, items: usize, expected: Option<(usize, &str)>| {
+            let found = PageNumber(page).of(0..items).ok();
+            let found = found.as_ref().map(|(items, token)| (items.len(), token.as_str()));
+            assert_eq!(found, expected, "page {page} of {items}");
+        };
+        check(1, 0, Some((0, "")));
+        check(1, 99, Some((99, "")));
+        check(1, 100, Some((100, "ZAACAA==")));
+        check(2, 100, Some((0, "")));
+        check(2, 101, Some((1, "")));
+        // Where fleet's numbers overflowed: it crashed at the first, and began anew at the second.
+        check(656, 70_000, Some((100, "ZACRAg==")));
+        check(657, 70_000, Some((100, "ZACSAg==")));
+        check(last, 6_553_500, Some((100, "")));
+        check(last, 6_553_499, Some((99, "")));
+        check(last, 6_553_501, None);
+        check(last - 1, 6_553_501, Some((100, "ZAD__w==")));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use cluster::{DesiredState, UnitFile, UnitName, validate};
+use cluster::{ClusterState, DesiredState, UnitFile, UnitName, validate};
 use serde::de::DeserializeOwned;
 
 use super::BODY_BYTES_MAX;
@@ -137,6 +137,13 @@ pub(super) fn check_template(name: &UnitName, desired: Option<DesiredState>) -> 
         }
         _ => Ok(()),
     }
+}
+
+/// The file for an instance that is not stored yet: its stored template's, when what it asks for makes sense
+/// under the instance's name. `None`: there is no such template, or the name is no instance's.
+pub(super) fn file_of_instance(state: &ClusterState, name: &UnitName) -> Result<Option<UnitFile>, Refusal> {
+    let template = name.template().and_then(|template| state.units.get(&template));
+    template.map(|template| checked(name, Ok(template.file.clone()))).transpose()
 }
 
 pub(super) fn desired(state: v1::State) -> DesiredState {

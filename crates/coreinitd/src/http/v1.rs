@@ -9,14 +9,15 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
-use cluster::{Command, Kind, Outcome, UnitFile};
-use store::Role;
+use cluster::{Command, Kind, Outcome, Rejected, UnitFile};
+use store::{Committed, Role};
 
 use super::Room;
 use super::error::Refusal;
 use super::events::event_stream;
 use super::request::{
-    Name, Parameters, Payload, check_template, checked, decode_body, desired, expect_json, unit_name,
+    Name, Parameters, Payload, check_template, checked, decode_body, desired, expect_json, file_of_instance,
+    unit_name,
 };
 
 pub(super) fn routes() -> Router<Arc<Room>> {
@@ -51,6 +52,7 @@ fn status_of(room: &Room) -> v1::Status {
         Role::Follower { leader } => (v1::Role::Follower, Some(leader.clone())),
         Role::Leaderless => (v1::Role::Leaderless, None),
     };
+    let voting = room.parts.store.voting();
     v1::Status {
         machine: room.parts.machine.clone(),
         version: room.parts.version.clone(),
@@ -59,6 +61,9 @@ fn status_of(room: &Room) -> v1::Status {
         cluster_id: state.cluster.as_ref().map(|cluster| cluster.id.clone()),
         cluster_name: state.cluster.as_ref().map(|cluster| cluster.name.clone()),
         revision: state.revision,
+        voters: voting.as_ref().map(|voting| voting.voters),
+        member: voting.map(|voting| if voting.votes { v1::Member::Voter } else { v1::Member::Learner }),
+        leaderless_seconds: room.leaderless.since().map(|since| since.elapsed().as_secs()),
     }
 }
 
@@ -115,10 +120,35 @@ async fn batch(
         names.push(name);
         commands.push(command);
     }
-    let committed = room.propose(commands).await?;
+    let mut committed = room.propose(commands.clone()).await?;
+    instantiate(&room, &commands, &mut committed).await?;
     let results =
         names.into_iter().zip(committed.outcomes).map(|(name, outcome)| done(name, outcome)).collect();
     Ok(Json(v1::BatchDone { revision: committed.revision, results }))
+}
+
+/// Instances that were asked for without a file get their stored template's, in a second go.
+async fn instantiate(room: &Room, commands: &[Command], committed: &mut Committed) -> Result<(), Refusal> {
+    let state = room.parts.store.state().borrow().clone();
+    let (mut places, mut again) = (Vec::new(), Vec::new());
+    for (place, (command, outcome)) in commands.iter().zip(&committed.outcomes).enumerate() {
+        if let (Command::SetUnit { name, desired, .. }, Err(Rejected::UnitWithoutFile { .. })) =
+            (command, outcome)
+            && let Ok(Some(file)) = file_of_instance(&state, name)
+        {
+            places.push(place);
+            again.push(Command::SetUnit { name: name.clone(), file: Some(file), desired: *desired });
+        }
+    }
+    if again.is_empty() {
+        return Ok(());
+    }
+    let made = room.propose(again).await?;
+    committed.revision = made.revision;
+    for (place, outcome) in places.into_iter().zip(made.outcomes) {
+        committed.outcomes[place] = outcome;
+    }
+    Ok(())
 }
 
 fn command(operation: v1::Operation) -> Result<Command, Refusal> {

@@ -5,12 +5,11 @@ use std::path::Path;
 
 use axum::body::Body;
 use axum::http::Request;
-use cluster::{Command, DesiredState};
-use store::Role;
 
-use crate::bench::{Bench, assign, machine, name, register, report, set, text};
+use crate::bench::{Bench, text};
+use crate::happen::happen;
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_conversation_goes_as_written() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fleet_http");
     let mut exchanges = 0;
@@ -89,38 +88,4 @@ async fn exchange(bench: &Bench, line: &str, headers: &[String]) -> String {
     let patched = method == "PATCH" && status == 204;
     assert_eq!(is_json, !body.is_empty() || patched, "content type of the answer to {line}");
     format!("{} {body}", status.as_u16()).trim_end().into()
-}
-
-/// What happens in the cluster between two requests.
-async fn happen(bench: &Bench, event: &str) {
-    let words: Vec<&str> = event.split_whitespace().collect();
-    let state = bench.state();
-    match words[..] {
-        ["machine", id, address, ref metadata @ ..] => {
-            let metadata: Vec<_> = metadata.iter().map(|pair| pair.split_once('=').unwrap()).collect();
-            bench.propose(register(id, address, &metadata)).await;
-        }
-        ["lost", id] => bench.propose(Command::MarkLost { machine: machine(id) }).await,
-        ["assign", unit, to] => bench.propose(assign(&state, unit, to)).await,
-        ["unassign", unit, from] => {
-            bench.propose(Command::Unassign { unit: name(unit), machine: machine(from) }).await;
-        }
-        ["report", unit, by, active, done] => {
-            let generation = (done == "done").then(|| state.units[&name(unit)].generation);
-            bench.propose(report(&state, unit, by, active, generation)).await;
-        }
-        ["units", count] => {
-            for number in 0..count.parse::<usize>().unwrap() {
-                bench
-                    .propose(set(&format!("p{number:03}.service"), "/bin/true", DesiredState::Inactive))
-                    .await;
-            }
-        }
-        ["role", "leader"] => bench.store.set_role(Role::Leader { term: 2 }),
-        ["role", "leaderless"] => bench.store.set_role(Role::Leaderless),
-        ["role", "unformed"] => {
-            bench.store.set_role(Role::Unformed { hint: "run corectl cluster init".into() })
-        }
-        _ => panic!("unknown event @{event}"),
-    }
 }

@@ -1,6 +1,13 @@
 //! The HTTP room over a store in memory.
 
+mod answer;
 mod bench;
+mod doors;
 mod events;
 mod fleet;
+mod happen;
+mod matrix;
+mod metrics;
+mod mutations;
+mod recorded;
 mod v1;

@@ -191,7 +191,7 @@ async fn a_cluster_is_formed_once() {
     bench.refused(("POST", "/v1/cluster/init", r#"{"name":"taken"}"#), 409, &["c0"]).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_a_leader_only_stale_reads_are_answered() {
     let bench = Bench::new();
     bench.propose(set("a.service", "/bin/a", DesiredState::Launched)).await;
@@ -209,6 +209,123 @@ async fn without_a_leader_only_stale_reads_are_answered() {
     check(Role::Leaderless, "leaderless", "no leader").await;
     check(Role::Unformed { hint: "run corectl cluster init".into() }, "unformed", "run corectl cluster init")
         .await;
+}
+
+/// A store that looks for a leader until the deadline, as the one on Raft does.
+struct Searching(MemoryStore);
+
+impl Searching {
+    async fn search(&self, deadline: Instant) -> Result<(), String> {
+        let mut role = self.0.role();
+        let found = role.wait_for(|role| matches!(role, Role::Leader { .. }));
+        let found = tokio::time::timeout_at(deadline, found).await;
+        found.map(drop).map_err(|_| "too few machines".into())
+    }
+}
+
+#[async_trait]
+impl Store for Searching {
+    async fn propose(&self, commands: Vec<Command>, deadline: Instant) -> Result<Committed, ProposeError> {
+        self.search(deadline).await.map_err(|hint| ProposeError::NoLeader { hint })?;
+        self.0.propose(commands, deadline).await
+    }
+    fn state(&self) -> watch::Receiver<Arc<ClusterState>> {
+        self.0.state()
+    }
+    async fn read(&self, deadline: Instant) -> Result<Arc<ClusterState>, ReadError> {
+        self.search(deadline).await.map_err(|hint| ReadError::NoLeader { hint })?;
+        self.0.read(deadline).await
+    }
+    fn role(&self) -> watch::Receiver<Role> {
+        self.0.role()
+    }
+    async fn here(&self, _: Instant) -> Result<(), ReadError> {
+        Ok(())
+    }
+    fn silence(&self) -> BTreeMap<MachineId, Duration> {
+        BTreeMap::new()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_election_is_waited_for_a_lost_quorum_is_not() {
+    let mut parts = parts(&Arc::new(MemoryStore::new(machine("m1"))));
+    let store = Arc::new(Searching(MemoryStore::new(machine("m1"))));
+    parts.store = store.clone();
+    let (router, background) = router(parts);
+    let _background = tokio::spawn(background.run(std::future::pending()));
+    let ask = async |method: &str, path: &str, body: &str| {
+        let begun = Instant::now();
+        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        let (status, answer) = text(router.clone().oneshot(request).await.unwrap()).await;
+        (status.as_u16(), answer, begun.elapsed().as_millis())
+    };
+    let check = async |method: &str, path: &str, body: &str, seconds: u64, took: u128| {
+        let message =
+            format!("the cluster has no leader: too few machines; there has been none for {seconds} s");
+        let expected = format!(r#"{{"error":{{"code":503,"message":"{message}"}}}}"#);
+        assert_eq!(ask(method, path, body).await, (503, expected, took), "{method} {path}");
+    };
+    store.0.set_role(Role::Leaderless);
+    check("POST", "/v1/units", &batch(SET), 2, 2000).await;
+    check("POST", "/v1/units", &batch(SET), 2, 0).await;
+    check("GET", "/v1/units", "", 2, 0).await;
+    tokio::time::advance(Duration::from_secs(40)).await;
+    check("DELETE", "/fleet/v1/units/a.service", "", 42, 0).await;
+    check("GET", "/fleet/v1/units", "", 42, 0).await;
+    let (_, status, _) = ask("GET", "/v1/status", "").await;
+    let status: Status = serde_json::from_str(&status).unwrap();
+    assert_eq!((status.leaderless_seconds, status.leader), (Some(42), None));
+
+    store.0.set_role(Role::Leader { term: 7 });
+    assert_eq!(ask("POST", "/v1/units", &batch(SET)).await.0, 200);
+    store.0.set_role(Role::Leaderless);
+    let elected = async {
+        tokio::time::advance(Duration::from_millis(1500)).await;
+        store.0.set_role(Role::Leader { term: 8 });
+    };
+    let body = batch(SET);
+    let (answer, ()) = tokio::join!(ask("POST", "/v1/units", &body), elected);
+    assert_eq!((answer.0, answer.2), (200, 1500), "an election is waited for");
+    let (_, status, _) = ask("GET", "/v1/status", "").await;
+    let status: Status = serde_json::from_str(&status).unwrap();
+    assert_eq!(status.leaderless_seconds, None);
+}
+
+#[tokio::test]
+async fn instances_are_made_of_stored_templates() {
+    let bench = Bench::new();
+    let operations = [
+        r#"{"op":"set","name":"t@.service","text":"[Service]\nExecStart=/bin/t %i\n"}"#,
+        r#"{"op":"set","name":"t@1.service","desiredState":"launched"}"#,
+        r#"{"op":"set","name":"u@1.service","desiredState":"launched"}"#,
+        r#"{"op":"set","name":"t@2.service","desiredState":"loaded"}"#,
+    ];
+    let (status, body) = bench.ask("POST", "/v1/units", &batch(&operations.join(","))).await;
+    assert_eq!(status, 200, "{body}");
+    let done: BatchDone = serde_json::from_str(&body).unwrap();
+    let outcomes: Vec<_> = done.results.iter().map(|result| (&*result.name, result.outcome)).collect();
+    use OperationOutcome::*;
+    let expected = [
+        ("t@.service", Created),
+        ("t@1.service", Created),
+        ("u@1.service", Refused),
+        ("t@2.service", Created),
+    ];
+    assert_eq!(outcomes, expected);
+    assert_eq!(done.revision, bench.state().revision);
+    let unit: Unit = bench.get("/v1/units/t@1.service").await;
+    assert_eq!(unit.text.as_deref(), Some("[Service]\nExecStart=/bin/t %i\n"));
+    // It keeps what it was made of.
+    let change = r#"{"op":"set","name":"t@.service","text":"[Service]\nExecStart=/bin/other\n"}"#;
+    bench.ask("POST", "/v1/units", &batch(change)).await;
+    let (_, body) = bench
+        .ask("POST", "/v1/units", &batch(r#"{"op":"set","name":"t@1.service","desiredState":"loaded"}"#))
+        .await;
+    assert!(body.contains("updated"), "{body}");
+    let unit: Unit = bench.get("/v1/units/t@1.service").await;
+    assert_eq!(unit.text.as_deref(), Some("[Service]\nExecStart=/bin/t %i\n"));
 }
 
 /// A store of which nobody knows what it did.
