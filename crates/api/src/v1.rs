@@ -5,6 +5,8 @@
 //! | `GET /v1/status` | [`Status`] of the daemon that answers |
 //! | `GET /v1/units[?stale=true][&unit=NAME]...` | [`Units`] |
 //! | `GET /v1/units/NAME[?stale=true]` | [`Unit`] with `text`; 404 |
+//! | `GET /v1/units/NAME/journal[?lines=N][&follow=true][&output=MODE][&machine=ID]` | text as it comes |
+//! | `GET /v1/units/NAME/status[?machine=ID]` | [`SystemdStatus`]: what `systemctl status` says there |
 //! | `POST /v1/units` with [`Batch`] | [`BatchDone`]; 400, with nothing stored, when one is invalid |
 //! | `GET /v1/machines[?stale=true]` | [`Machines`] |
 //! | `POST /v1/cluster/init` with [`ClusterInit`] | 200 [`Status`]; 409 when there is a cluster already |
@@ -55,6 +57,9 @@ pub struct Unit {
     pub hash: String,
     /// The first `Description=`, or empty.
     pub description: String,
+    /// Every machine that suits it is its home; `machine` stays empty.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub global: bool,
     /// Where the cluster put it.
     pub machine: Option<MachineId>,
     /// Why it was put there.
@@ -99,6 +104,16 @@ pub struct Failure {
     pub reason: String,
     /// The unit's last journal lines, oldest first.
     pub journal: Vec<String>,
+}
+
+/// What `systemctl status` of the unit's machine says of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SystemdStatus {
+    pub machine: MachineId,
+    /// As systemctl(1) has it: 0 active, 3 not active, 4 no such unit.
+    pub exit_status: u8,
+    pub text: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,6 +11,7 @@ fn unit(desired_state: State, alter: impl FnOnce(&mut Unit)) -> Known {
         current_state: State::Inactive,
         generation: Generation(7),
         hash: String::new(),
+        global: false,
         description: String::new(),
         machine: MachineId::new("m1").ok(),
         reason: None,

@@ -50,12 +50,17 @@ async fn lists_and_status() {
         0,
         &format!(
             "● a.service - Sleep\n     Loaded: loaded (hash {hash})\n     Active: active (running)\n    \
-             Machine: h1 (10.0.0.1), fewest units (0)\n    Desired: launched (generation {generation})\n"
+             Machine: h1 (10.0.0.1), fewest units (0)\n    Desired: launched (generation {generation})\n\n\
+             h1 (10.0.0.1):\n● a.service on m1\n"
         ),
         "",
     );
+    let brief = play.run(&["status", "--brief", "a"]).await;
+    assert!(brief.code == 0 && !brief.out.contains("on m1"), "{}", brief.out);
+    // Its machine does not answer; what the cluster knows is told all the same.
     let failed = play.run(&["status", "c"]).await;
     assert_eq!(failed.code, 3);
+    assert_eq!(failed.err, "corectl: h2 (10.0.0.2): cannot reach 10.0.0.2:7340: connection refused\n");
     let end = "    Failure: start job failed: exit-code (status 3)\n\nlast words\n";
     assert!(failed.out.starts_with("× c.service - Sleep\n") && failed.out.ends_with(end), "{}", failed.out);
     let unknown = play.run(&["status", "a", "x"]).await;
@@ -96,11 +101,13 @@ async fn errors_are_the_daemons_own() {
     assert_eq!(gone.code, 1);
     let socket = play.socket().display().to_string();
     assert!(gone.err.contains(&socket) && gone.err.contains("is coreinitd running?"), "{}", gone.err);
-    play.run(&["--endpoint", "http://x", "list-units"]).await.is(
+    play.run(&["--endpoint", "https://x", "list-units"]).await.is(
         1,
         "",
-        "corectl: endpoint \"http://x\" is neither a path nor unix://PATH\n",
+        "corectl: endpoint \"https://x\" is neither a path, nor unix://PATH, nor http://HOST:PORT\n",
     );
+    let refused = play.run(&["--endpoint", "http://127.0.0.1:1", "list-units"]).await;
+    assert!(refused.err.starts_with("corectl: cannot connect to http://127.0.0.1:1: "), "{}", refused.err);
     assert_eq!(play.run(&["start"]).await.code, 2);
     assert_eq!(play.run(&["bogus"]).await.code, 2);
     play.run(&["--version"]).await.is(0, &format!("corectl {}\n", env!("CARGO_PKG_VERSION")), "");
@@ -119,4 +126,44 @@ async fn a_reader_may_go_away() {
     let output = command.output().await.unwrap();
     assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
     assert!(output.stdout.starts_with(b"UNIT"));
+}
+
+#[tokio::test]
+async fn a_journal_comes_from_the_units_machine() {
+    let play = Play::begin().await;
+    play.running("a.service").await;
+    play.create("b.service", Launched).await;
+    let followed = play.run(&["journal", "-n", "3", "-f", "-o", "cat", "a"]).await;
+    followed.is(0, "a.service on m1: 3 lines, cat, followed\n", "");
+    play.run(&["journal", "a.service", "--machine", "h1"]).await.is(
+        0,
+        "a.service on m1: 10 lines, short\n",
+        "",
+    );
+    play.run(&["journal", "a", "-m", "m2"]).await.is(
+        1,
+        "",
+        "corectl: cannot reach 10.0.0.2:7340: connection refused\n",
+    );
+    play.run(&["journal", "a", "-m", "h9"]).await.is(1, "", "corectl: no machine is called \"h9\"\n");
+    play.run(&["journal", "b"]).await.is(1, "", "corectl: unit b.service is on no machine\n");
+    play.run(&["journal", "c"]).await.is(1, "", "corectl: unit c.service is not in the cluster\n");
+    let too_many = play.run(&["journal", "a", "-n", "1000000"]).await;
+    assert!(too_many.code == 1 && too_many.err.contains("lines must be 0 to 100000"), "{}", too_many.err);
+}
+
+#[tokio::test]
+async fn lists_have_the_columns_that_are_asked_for() {
+    let play = Play::begin().await;
+    play.running("a.service").await;
+    let hash: String = play.state().units.values().next().unwrap().file.hash().to_string();
+    let units = play.run(&["list-units", "--fields", "hash,unit", "-l"]).await;
+    units.is(0, &format!("{:<40}  UNIT\n{hash}  a.service\n", "HASH"), "");
+    play.run(&["list-unit-files", "--no-legend", "--fields=unit,desc,global"]).await.is(
+        0,
+        "a.service  Sleep  false\n",
+        "",
+    );
+    play.run(&["list-machines", "--fields=ip"]).await.is(0, "IP\n10.0.0.1\n10.0.0.2\n", "");
+    assert_eq!(play.run(&["list-units", "--fields=bogus"]).await.code, 2);
 }

@@ -11,7 +11,7 @@ use cluster::{
     Assignment, ClusterState, Command, DesiredState, Failure, MachineId, MachineInfo, Observed, UnitFile,
     UnitName,
 };
-use coreinitd::http::{self, HttpParts, InitError};
+use coreinitd::http::{self, HttpParts, InitError, Question, Words};
 use store::{MemoryStore, Role, Store};
 use tokio::process::Child;
 use tokio::sync::watch;
@@ -62,6 +62,7 @@ impl Play {
             store: self.store.clone(),
             machine: id("m1"),
             version: "1".into(),
+            ask: Arc::new(|machine, question| Box::pin(async move { told(&machine, &question) })),
             init: Arc::new(|_| Box::pin(async { Err(InitError::Exists { id: "c1".into() }) })),
         };
         let (stop, stopping) = watch::channel(false);
@@ -189,6 +190,23 @@ impl Play {
     pub fn lead(&self, leads: bool) {
         self.store.set_role(if leads { Role::Leader { term: 1 } } else { Role::Leaderless });
     }
+}
+
+/// What the machines' own programs say. m2 does not answer.
+fn told(machine: &MachineId, question: &Question) -> Result<Words, String> {
+    if machine.as_str() == "m2" {
+        return Err("cannot reach 10.0.0.2:7340: connection refused".into());
+    }
+    let text = match question {
+        Question::Journal { unit, lines, follow, output } => {
+            format!(
+                "{unit} on {machine}: {lines} lines, {output}{}\n",
+                if *follow { ", followed" } else { "" }
+            )
+        }
+        Question::Status { unit } => format!("0\n● {unit} on {machine}\n"),
+    };
+    Ok(Box::pin(futures::stream::iter([Ok(text.into())])))
 }
 
 pub fn name(text: &str) -> UnitName {

@@ -171,3 +171,27 @@ async fn somebody_else_may_change_his_mind() {
     play.propose(set).await;
     end(start).await.is(1, "", "corectl: a.service: somebody else wants it inactive by now\n");
 }
+
+#[tokio::test]
+async fn restart_stops_first_and_then_starts() {
+    let play = Play::begin().await;
+    play.running("a.service").await;
+    play.running("b.service").await;
+    let restart = play.spawn(&["restart", "a", "b"]);
+    play.until_desired("a.service", Loaded).await;
+    assert_eq!(play.desired("b.service"), Some(Launched), "one after another");
+    play.report("a.service", "m1", "inactive", "dead").await;
+    play.until_desired("a.service", Launched).await;
+    play.report("a.service", "m1", "failed", "failed").await;
+    end(restart).await.is(
+        1,
+        "",
+        "corectl: a.service: failed (failed) on h1 (10.0.0.1)\n\
+         corectl: not restarted, since a.service was not: b.service\n",
+    );
+    play.run(&["restart", "a", "x"]).await.is(
+        1,
+        "",
+        "corectl: unit x.service is not in the cluster\ncorectl: nothing was restarted\n",
+    );
+}

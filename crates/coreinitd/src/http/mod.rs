@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod feed;
 mod fleet;
+mod journal;
 mod listen;
 mod page_token;
 mod request;
@@ -26,13 +27,14 @@ use cluster::{ClusterState, Command, MachineId};
 use futures::future::BoxFuture;
 use store::{Committed, Store};
 use tokio::net::UnixListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use error::Refusal;
 use feed::{Feed, Follower};
 use view::Placement;
 
+pub use journal::{AskMachine, JOURNALS_MAX, Question, Words};
 pub use listen::{ListenError, SOCKET_GROUP, bind};
 
 /// Of one whole request: a batch of several hundred ordinary unit files, or some of the largest.
@@ -55,6 +57,7 @@ pub struct HttpParts {
     /// Of coreinit, such as `0.1.0`.
     pub version: String,
     pub init: InitCluster,
+    pub ask: AskMachine,
 }
 
 /// Forms a cluster of this machine alone, with that name if one is given. It returns when the store can be
@@ -76,6 +79,8 @@ struct Room {
     parts: HttpParts,
     placement: Arc<Placement>,
     feed: Arc<Feed>,
+    /// Journals that may still be opened.
+    journals: Arc<Semaphore>,
 }
 
 impl Room {
@@ -98,9 +103,10 @@ pub fn router(parts: HttpParts) -> (Router, Follower) {
     let (feed, follower) = feed::follow(parts.store.state(), placement.clone());
     let server = HeaderValue::try_from(format!("coreinitd/{}", parts.version))
         .unwrap_or(HeaderValue::from_static("coreinitd"));
-    let room = Arc::new(Room { parts, placement, feed });
+    let room = Arc::new(Room { parts, placement, feed, journals: Arc::new(Semaphore::new(JOURNALS_MAX)) });
     let router = Router::new()
         .merge(v1::routes())
+        .merge(journal::routes())
         .merge(fleet::routes())
         .fallback(|| async { Refusal::NoRoute })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
