@@ -244,6 +244,17 @@ impl Client {
         self.ask(Method::POST, path, Some(body.into()), limit).await
     }
 
+    /// A change whose good answer says nothing more.
+    pub(crate) async fn order(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        limit: Duration,
+    ) -> Result<(), ClientError> {
+        let body = serde_json::to_vec(body).expect("the API's types have string keys only");
+        self.exchange(Method::POST, path, Some(body.into()), limit).await.map(drop)
+    }
+
     async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -251,6 +262,18 @@ impl Client {
         body: Option<Bytes>,
         limit: Duration,
     ) -> Result<T, ClientError> {
+        let request = format!("{method} {path}");
+        let bytes = self.exchange(method, path, body, limit).await?;
+        serde_json::from_slice(&bytes).map_err(|source| ClientError::Decode { request, source })
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+        limit: Duration,
+    ) -> Result<Bytes, ClientError> {
         let name = format!("{method} {path}");
         let limit = self.limit.unwrap_or(limit);
         let exchange = async {
@@ -264,8 +287,7 @@ impl Client {
             let (response, _connection) = self.send(request).await?;
             collect(response, &name).await
         };
-        let bytes = timeout(limit, exchange).await.map_err(|_| ClientError::Timeout(limit))??;
-        serde_json::from_slice(&bytes).map_err(|source| ClientError::Decode { request: name, source })
+        timeout(limit, exchange).await.map_err(|_| ClientError::Timeout(limit))?
     }
 
     pub(crate) fn host(&self) -> &str {

@@ -7,6 +7,7 @@ mod client;
 mod events;
 pub mod fleet;
 mod journal;
+mod placing;
 pub mod v1;
 
 pub use client::{Client, ClientError, Endpoint, INIT_TIMEOUT, REQUEST_TIMEOUT, SOCKET_PATH};

@@ -10,6 +10,10 @@
 //! | `POST /v1/units` with [`Batch`] | [`BatchDone`]; 400, with nothing stored, when one is invalid |
 //! | `GET /v1/machines[?stale=true]` | [`Machines`] |
 //! | `POST /v1/cluster/init` with [`ClusterInit`] | 200 [`Status`]; 409 when there is a cluster already |
+//! | `GET /v1/units/NAME/explain` | [`Explanation`] |
+//! | `POST /v1/units/NAME/move` with [`Move`] | 200; 409 with the reason |
+//! | `POST /v1/machines/ID/cordon`, `POST /v1/machines/ID/uncordon` | 200 |
+//! | `GET /v1/rebalance` | [`Rebalance`] |
 //! | `GET /v1/events[?after=REVISION][&unit=NAME]...` | server-sent events, see [`Told`] |
 //! | `POST /v1/events[?after=REVISION]` with [`EventFilter`] | the same, for any number of names |
 //!
@@ -134,6 +138,17 @@ pub struct Machine {
     pub state: MachineState,
     /// Units assigned to it.
     pub units: usize,
+    /// `false`: it is cordoned, and gets no new units.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub schedulable: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,6 +162,47 @@ pub enum MachineState {
 pub struct Machines {
     pub revision: Revision,
     pub machines: Vec<Machine>,
+}
+
+/// Where a unit is, and what each machine has against it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    pub unit: UnitName,
+    /// The machine that it is on.
+    pub placed: Option<MachineId>,
+    pub machines: Vec<ExplainedMachine>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedMachine {
+    pub id: MachineId,
+    pub name: String,
+    /// It would take the unit.
+    pub fits: bool,
+    /// Everything that speaks against it.
+    pub reasons: Vec<String>,
+}
+
+/// Asks that a unit leaves its machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// Where to: an id or a name. Without it, wherever it fits best.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+}
+
+/// What would even out the machines. Nothing of it is done by asking.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rebalance {
+    pub moves: Vec<PlannedMove>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedMove {
+    pub unit: UnitName,
+    pub from: MachineId,
+    pub to: MachineId,
+    pub why: String,
 }
 
 /// Several changes in one request. All are checked before the first is made.

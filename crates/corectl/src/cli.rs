@@ -11,7 +11,7 @@ use crate::connect::Connection;
 
 /// systemd at the level of the cluster: start unit files on one of many machines.
 #[derive(Debug, Parser)]
-#[command(name = "corectl", version, disable_help_subcommand = true, infer_subcommands = true)]
+#[command(name = "corectl", version, infer_subcommands = true)]
 pub struct Cli {
     #[command(flatten)]
     pub connection: Connection,
@@ -80,6 +80,18 @@ pub enum Command {
     Journal(Journal),
     /// Open a shell on a machine, or run a command there, by ssh
     Ssh(Ssh),
+    /// Tell where a unit is or could be, and what each machine has against it
+    Explain(Explain),
+    /// Have a unit leave its machine for another, and wait until it runs there
+    Move(Move),
+    /// Tell which moves would even out the machines; with --yes, make them one after another
+    Rebalance(Rebalance),
+    /// Give machines no new units; what is on them stays
+    Cordon(Machines),
+    /// Give machines units again
+    Uncordon(Machines),
+    /// Cordon a machine and move its units away, one after another
+    Drain(Drain),
     /// List units and what their machines say of them
     ListUnits(ListUnits),
     /// List unit files and what is wanted of them
@@ -99,6 +111,9 @@ pub enum Command {
     /// Carry standard input and output to a Unix socket
     #[command(hide = true)]
     FdForward { socket: PathBuf },
+    /// Was for signed units, which fleet gave up; always fails
+    #[command(hide = true)]
+    Verify { units: Vec<String> },
     /// Write man pages into a folder
     #[command(hide = true)]
     Man { folder: PathBuf },
@@ -235,6 +250,50 @@ pub struct Ssh {
     /// The port of the machine's ssh
     #[arg(long, value_name = "PORT")]
     pub ssh_port: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub struct Explain {
+    #[arg(value_name = "UNIT", add = ArgValueCompleter::new(units))]
+    pub unit: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Move {
+    #[arg(value_name = "UNIT", add = ArgValueCompleter::new(units))]
+    pub unit: String,
+    /// Where to; without it, wherever it fits best
+    #[arg(value_name = "MACHINE", add = ArgValueCompleter::new(machines))]
+    pub machine: Option<String>,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub struct Rebalance {
+    /// Make the moves
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Begin no move after this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub timeout: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub struct Machines {
+    /// Machines by name, by id, or by the beginning of one
+    #[arg(required = true, value_name = "MACHINE", add = ArgValueCompleter::new(machines))]
+    pub machines: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Drain {
+    /// The machine by name, by id, or by the beginning of one
+    #[arg(value_name = "MACHINE", add = ArgValueCompleter::new(machines))]
+    pub machine: String,
+    /// For all of it; what is still there then is named
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub timeout: Option<Duration>,
 }
 
 #[derive(Debug, Args)]

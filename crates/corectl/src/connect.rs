@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::bail;
 use api::{Client, Endpoint};
 use clap::Args;
 
@@ -47,6 +48,46 @@ pub struct Connection {
     #[arg(value_name = "true|false", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", hide_short_help = true)]
     pub strict_host_key_checking: Option<bool>,
+    #[command(flatten)]
+    pub fleets: Fleets,
+}
+
+/// Flags of fleet's that mean nothing any more.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Fleets {
+    #[arg(long, global = true, hide = true)]
+    driver: Option<String>,
+    #[arg(long, global = true, hide = true)]
+    etcd_key_prefix: Option<String>,
+    #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    experimental_api: Option<String>,
+    #[arg(long, global = true, hide = true, alias = "etcd-cafile")]
+    ca_file: Option<String>,
+    #[arg(long, global = true, hide = true, alias = "etcd-certfile")]
+    cert_file: Option<String>,
+    #[arg(long, global = true, hide = true, alias = "etcd-keyfile")]
+    key_file: Option<String>,
+}
+
+impl Fleets {
+    fn check(&self) -> anyhow::Result<()> {
+        if let Some(driver) = self.driver.as_ref().filter(|driver| *driver != "API") {
+            bail!(
+                "there is no driver {driver:?}: the daemons keep the state themselves, and API is the only way"
+            );
+        }
+        let given = [
+            ("--etcd-key-prefix", &self.etcd_key_prefix),
+            ("--experimental-api", &self.experimental_api),
+            ("--ca-file", &self.ca_file),
+            ("--cert-file", &self.cert_file),
+            ("--key-file", &self.key_file),
+        ];
+        for (flag, _) in given.into_iter().filter(|(_, value)| value.is_some()) {
+            output::problem(&format!("{flag} has no effect any more"));
+        }
+        Ok(())
+    }
 }
 
 /// A client, and the tunnel that it needs, if any.
@@ -57,6 +98,7 @@ pub struct Connected {
 
 impl Connection {
     pub async fn open(&self) -> anyhow::Result<Connected> {
+        self.fleets.check()?;
         let endpoint = Endpoint::parse(&self.endpoint)?;
         let (endpoint, tunnel) = match &self.tunnel {
             Some(host) if !host.is_empty() => {

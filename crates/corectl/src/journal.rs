@@ -15,6 +15,9 @@ use crate::{Exit, output};
 /// Pieces of several journals that wait to be printed: enough for smoothness.
 const PIECES_MAX: usize = 16;
 
+/// What follows a journal ends only so.
+const BROKE_OFF: &str = "the journal broke off: its machine, or a daemon on the way, went away";
+
 pub async fn run(client: &Client, journal: &cli::Journal, format: Format) -> anyhow::Result<Exit> {
     let name = unit_name(&journal.unit)?;
     let query = JournalQuery {
@@ -35,8 +38,11 @@ pub async fn print(client: &Client, unit: &Unit, query: &JournalQuery) -> anyhow
         unit.states.iter().filter(|state| !state.stale).map(|state| state.machine.clone()).collect();
     if query.machine.is_some() || !unit.global {
         let mut journal = client.journal(&unit.name, query).await?;
-        while let Some(piece) = journal.next().await? {
+        while let Some(piece) = journal.next().await.context(BROKE_OFF)? {
             output::bytes(&piece);
+        }
+        if query.follow {
+            bail!("{BROKE_OFF}");
         }
         return Ok(Exit::Done);
     }
@@ -95,8 +101,8 @@ async fn follow(
     }
     ended.extend(readers.join_all().await);
     for (machine, end) in ended {
-        let why = end.map_or_else(|error| format!("{:#}", anyhow::Error::new(error)), |()| "it ended".into());
-        output::problem(&format!("the journal of {unit} on {}: {why}", machines.label(&machine)));
+        let why = end.map_or_else(|error| format!("{:#}", anyhow::Error::new(error)), |()| BROKE_OFF.into());
+        output::problem(&format!("{unit} on {}: {why}", machines.label(&machine)));
     }
     Ok(Exit::Failed)
 }

@@ -8,6 +8,8 @@ mod cluster_command;
 pub mod completion;
 mod connect;
 mod count;
+mod drain;
+mod explain;
 pub mod fleet;
 mod forward;
 mod journal;
@@ -15,10 +17,13 @@ mod list_machines;
 mod list_unit_files;
 mod list_units;
 mod lookup;
+mod machine_command;
 mod machines;
 mod man;
+mod moving;
 mod names;
 pub mod output;
+mod rebalance;
 mod restart;
 mod source;
 mod ssh;
@@ -67,6 +72,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Completion { shell } => return completion::script(*shell),
         Command::Man { folder } => return man::run(folder),
         Command::FdForward { socket } => return forward::run(socket).await,
+        Command::Verify { .. } => {
+            output::problem("units are not signed any more; there is nothing to verify");
+            return Ok(Exit::Code(2));
+        }
         Command::Version => {
             output::line(&format!("corectl {}", env!("CARGO_PKG_VERSION")));
             return Ok(Exit::Done);
@@ -87,13 +96,21 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Cat(cat) => cat::run(client, &cat).await,
         Command::Status(status) => status::run(client, &status, output).await,
         Command::Journal(journal) => journal::run(client, &journal, output).await,
+        Command::Explain(unit) => explain::run(client, &unit, output).await,
+        Command::Move(moved) => moving::run(client, &moved).await,
+        Command::Rebalance(rebalance) => rebalance::run(client, &rebalance, output).await,
+        Command::Cordon(machines) => machine_command::run(client, &machines.machines, false).await,
+        Command::Uncordon(machines) => machine_command::run(client, &machines.machines, true).await,
+        Command::Drain(machine) => drain::run(client, &machine).await,
         Command::Ssh(ssh) => ssh::run(client, &cli.connection, &ssh).await,
         Command::ListUnits(list) => list_units::run(client, &list, output).await,
         Command::ListUnitFiles(list) => list_unit_files::run(client, &list, output).await,
         Command::ListMachines(list) => list_machines::run(client, &list, output).await,
         Command::Cluster(command) => cluster_command::run(client, &command, output).await,
-        Command::Completion { .. } | Command::Man { .. } | Command::FdForward { .. } | Command::Version => {
-            Ok(Exit::Done)
-        }
+        Command::Completion { .. }
+        | Command::Man { .. }
+        | Command::FdForward { .. }
+        | Command::Verify { .. }
+        | Command::Version => Ok(Exit::Done),
     }
 }

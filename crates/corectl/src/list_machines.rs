@@ -30,9 +30,11 @@ pub fn row(machine: &Machine, fields: &[&str], full: bool) -> Vec<String> {
         let pairs = machine.metadata.iter().map(|(key, value)| format!("{key}={value}"));
         pairs.collect::<Vec<String>>().join(",")
     };
-    let state = match machine.state {
-        MachineState::Ready => "ready",
-        MachineState::Lost => "lost",
+    let state = match (machine.state, machine.schedulable) {
+        (MachineState::Ready, true) => "ready",
+        (MachineState::Ready, false) => "ready,cordoned",
+        (MachineState::Lost, true) => "lost",
+        (MachineState::Lost, false) => "lost,cordoned",
     };
     let cell = |field: &&str| match *field {
         "machine" => short(&machine.id, full),

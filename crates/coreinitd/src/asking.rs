@@ -43,7 +43,7 @@ pub async fn here(question: &Question) -> Result<Words, String> {
     match question {
         Question::Journal { unit, lines, follow, output } => {
             let mut program = Command::new("journalctl");
-            program.args(["--no-pager", "--quiet"]);
+            program.arg("--no-pager");
             program.args([
                 format!("--unit={unit}"),
                 format!("--lines={lines}"),

@@ -108,6 +108,13 @@ async fn errors_are_the_daemons_own() {
     );
     let refused = play.run(&["--endpoint", "http://127.0.0.1:1", "list-units"]).await;
     assert!(refused.err.starts_with("corectl: cannot connect to http://127.0.0.1:1: "), "{}", refused.err);
+    play.run(&["--driver", "etcd", "list-units"]).await.is(
+        1,
+        "",
+        "corectl: there is no driver \"etcd\": the daemons keep the state themselves, and API is the only way\n",
+    );
+    assert_eq!(play.run(&["verify", "a.service"]).await.code, 2);
+    assert_eq!(play.run(&["help", "start"]).await.code, 0);
     assert_eq!(play.run(&["start"]).await.code, 2);
     assert_eq!(play.run(&["bogus"]).await.code, 2);
     play.run(&["--version"]).await.is(0, &format!("corectl {}\n", env!("CARGO_PKG_VERSION")), "");
@@ -134,7 +141,8 @@ async fn a_journal_comes_from_the_units_machine() {
     play.running("a.service").await;
     play.create("b.service", Launched).await;
     let followed = play.run(&["journal", "-n", "3", "-f", "-o", "cat", "a"]).await;
-    followed.is(0, "a.service on m1: 3 lines, cat, followed\n", "");
+    let broke_off = "corectl: the journal broke off: its machine, or a daemon on the way, went away\n";
+    followed.is(1, "a.service on m1: 3 lines, cat, followed\n", broke_off);
     play.run(&["journal", "a.service", "--machine", "h1"]).await.is(
         0,
         "a.service on m1: 10 lines, short\n",
@@ -166,4 +174,30 @@ async fn lists_have_the_columns_that_are_asked_for() {
     );
     play.run(&["list-machines", "--fields=ip"]).await.is(0, "IP\n10.0.0.1\n10.0.0.2\n", "");
     assert_eq!(play.run(&["list-units", "--fields=bogus"]).await.code, 2);
+}
+
+/// The shell's question is answered with what the cluster has, and nothing when nobody answers.
+#[tokio::test]
+async fn units_and_machines_are_completed() {
+    let mut play = Play::begin().await;
+    play.running("web@1.service").await;
+    play.file("web.socket", "[Socket]\nListenStream=1\n");
+    let check = async |play: &Play, words: &[&str], expected: &str| {
+        let mut shell = play.command(&[&["--", "corectl"], words].concat());
+        shell.env("COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", words.len().to_string());
+        shell.env("_CLAP_IFS", "\n");
+        let output = shell.output().await.unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), expected, "{words:?}");
+    };
+    check(&play, &["stop", "we"], "web@1.service\nweb.socket").await;
+    check(&play, &["drain", "h"], "h1\nh2").await;
+    play.stop_serving().await;
+    check(&play, &["journal", "we"], "web.socket").await;
+    for shell in ["bash", "zsh", "fish"] {
+        let script = play.run(&["completion", shell]).await;
+        assert!(script.code == 0 && script.out.contains("COMPLETE"), "{shell}");
+    }
+    play.run(&["man", "pages"]).await.is(0, "", "");
+    let page = std::fs::read_to_string(play.dir.path().join("pages/corectl-start.1")).unwrap();
+    assert!(page.contains("all\\-machines") || page.contains("all-machines"), "{page}");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,11 +86,23 @@ impl Play {
         fs::write(self.dir.path().join(name), text).unwrap();
     }
 
-    pub fn child(&self, arguments: &[&str]) -> Child {
+    pub fn command(&self, arguments: &[&str]) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_corectl"));
         command.args(arguments).current_dir(self.dir.path()).kill_on_drop(true);
         command.env("COREINIT_ENDPOINT", format!("unix://{}", self.socket().display()));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub fn child(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).spawn().unwrap()
+    }
+
+    /// A command that talks to another socket than the daemon's own.
+    pub async fn run_at(&self, socket: &Path, arguments: &[&str]) -> Said {
+        let endpoint = format!("unix://{}", socket.display());
+        let arguments = [&["--endpoint", &endpoint], arguments].concat();
+        end(self.spawn(&arguments)).await
     }
 
     /// Begins a command; it ends with [`end`].

@@ -14,11 +14,12 @@ async fn the_machines_words_come_without_ssh() {
     let world = World::begin(UNITS).await;
     world.run("fleetctl start hello.service pin1.service").await;
     is(&world.run("fleetctl status hello pin1").await, 3, &["○ hello.service on 86162747"], &[]);
+    let broke_off = "the journal broke off: its machine, or a daemon on the way, went away";
     is(
         &world.run("fleetctl journal -n 3 -f hello").await,
-        0,
+        1,
         &["hello.service on 86162747: 3 short true"],
-        &[],
+        &[broke_off],
     );
     is(
         &world.run("fleetctl journal --output=cat --sudo pin1").await,

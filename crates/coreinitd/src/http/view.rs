@@ -136,6 +136,7 @@ impl Snapshot {
                 Liveness::Lost => v1::MachineState::Lost,
             },
             units,
+            schedulable: true,
         })
     }
 
