@@ -59,7 +59,8 @@ pub struct Fleets {
     driver: Option<String>,
     #[arg(long, global = true, hide = true)]
     etcd_key_prefix: Option<String>,
-    #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true")]
     experimental_api: Option<String>,
     #[arg(long, global = true, hide = true, alias = "etcd-cafile")]
     ca_file: Option<String>,
@@ -72,9 +73,7 @@ pub struct Fleets {
 impl Fleets {
     fn check(&self) -> anyhow::Result<()> {
         if let Some(driver) = self.driver.as_ref().filter(|driver| *driver != "API") {
-            bail!(
-                "there is no driver {driver:?}: the daemons keep the state themselves, and API is the only way"
-            );
+            bail!("there is no driver {driver:?}: the daemons keep the state themselves, so API is all");
         }
         let given = [
             ("--etcd-key-prefix", &self.etcd_key_prefix),

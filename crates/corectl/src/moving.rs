@@ -1,5 +1,5 @@
-//! `move`, and the waiting that `drain` and `rebalance` do too: a unit has moved when it is on another machine,
-//! as was wished there, and gone from the first.
+//! `move`, and the waiting that `drain` and `rebalance` do too: a unit has moved when it is on another
+//! machine, as was wished there, and gone from the first.
 
 use std::time::Duration;
 
@@ -124,7 +124,7 @@ pub async fn carry_out(
             }
         }
         match judge(goal, &known, &|id| machines.label(id)) {
-            Verdict::Reached(text) => return Ok(Moved::There(text)),
+            Verdict::Reached(text) | Verdict::Settling(text) => return Ok(Moved::There(text)),
             Verdict::Failed { why, .. } => return Ok(Moved::Failed(why)),
             Verdict::Pending(text) | Verdict::Unplaced(text) => so_far = text,
         }

@@ -81,8 +81,14 @@ impl Voice for Plain {
     }
 }
 
+/// How long all must be quiet around a global unit before it counts as being where it should: how many
+/// machines will take it is theirs to say, and they say so within a tick or two of each other.
+const SETTLING: Duration = Duration::from_secs(2);
+
 struct Waiting {
     goal: Goal,
+    /// From when on it counts as there, unless something more is heard.
+    settled: Option<(Instant, Known)>,
     is_known: bool,
     is_unplaced: bool,
     /// How far it has come, for people.
@@ -112,7 +118,13 @@ pub async fn until_reached(
 ) -> anyhow::Result<Exit> {
     let names: Vec<UnitName> = goals.keys().filter(|_| goals.len() <= NAMES_MAX).cloned().collect();
     let (mut events, mut is_lost) = (client.events(None, &names), false);
-    let begun = |goal| Waiting { goal, is_known: false, is_unplaced: false, text: "not heard of yet".into() };
+    let begun = |goal| Waiting {
+        goal,
+        settled: None,
+        is_known: false,
+        is_unplaced: false,
+        text: "not heard of yet".into(),
+    };
     let mut wait = Wait {
         client,
         total: goals.len(),
@@ -153,6 +165,7 @@ pub async fn until_reached(
                 Err(error) => return Err(error.into()),
             },
             _ = second.tick(), if wait.progress.is_shown() => wait.show(),
+            () = at(wait.settles_at()) => wait.settle(),
             () = at(unplaced_until) => wait.give_up(GivenUp::Unplaced),
             () = at(deadline) => wait.give_up(GivenUp::Late),
         }
@@ -196,11 +209,18 @@ impl Wait<'_> {
     async fn learn(&mut self, at: Revision, name: &UnitName, known: Known) {
         let Some(waiting) = self.waiting.get_mut(name) else { return };
         waiting.is_known = true;
+        waiting.settled = None;
         let goal = waiting.goal;
         self.know(at, &known).await;
         match judge(goal, &known, &|id| self.machines.label(id)) {
             Verdict::Pending(text) => self.note(name, text, false),
             Verdict::Unplaced(text) => self.note(name, text, true),
+            Verdict::Settling(text) => {
+                self.note(name, text, false);
+                if let Some(waiting) = self.waiting.get_mut(name) {
+                    waiting.settled = Some((Instant::now() + SETTLING, known));
+                }
+            }
             Verdict::Reached(text) => {
                 self.progress.clear();
                 self.waiting.remove(name);
@@ -216,6 +236,23 @@ impl Wait<'_> {
             }
         }
         self.show();
+    }
+
+    fn settles_at(&self) -> Option<Instant> {
+        self.waiting.values().filter_map(|waiting| waiting.settled.as_ref().map(|(at, _)| *at)).min()
+    }
+
+    /// Tells of those about which nothing more was heard.
+    fn settle(&mut self) {
+        self.progress.clear();
+        let now = Instant::now();
+        let is_settled =
+            |_: &UnitName, waiting: &mut Waiting| waiting.settled.as_ref().is_some_and(|(at, _)| *at <= now);
+        for (name, waiting) in self.waiting.extract_if(.., is_settled) {
+            let Some((_, known)) = waiting.settled else { continue };
+            let ended = Ended { unit: &name, goal: waiting.goal, known: &known, machines: &self.machines };
+            self.voice.reached(&ended, &waiting.text);
+        }
     }
 
     fn say(&mut self, text: &str) {

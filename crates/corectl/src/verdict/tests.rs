@@ -51,6 +51,7 @@ fn check(goal: Goal, known: Known, expected: &str) {
         Verdict::Pending(text) => format!(".{text}"),
         Verdict::Unplaced(text) => format!("?{text}"),
         Verdict::Reached(text) => format!("+{text}"),
+        Verdict::Settling(text) => format!("settling: {text}"),
         Verdict::Failed { why, journal } => [vec![format!("!{why}")], journal].concat().join(" | "),
     };
     assert_eq!(said, expected, "{goal:?} of {known:?}");

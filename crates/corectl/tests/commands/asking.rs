@@ -111,7 +111,7 @@ async fn errors_are_the_daemons_own() {
     play.run(&["--driver", "etcd", "list-units"]).await.is(
         1,
         "",
-        "corectl: there is no driver \"etcd\": the daemons keep the state themselves, and API is the only way\n",
+        "corectl: there is no driver \"etcd\": the daemons keep the state themselves, so API is all\n",
     );
     assert_eq!(play.run(&["verify", "a.service"]).await.code, 2);
     assert_eq!(play.run(&["help", "start"]).await.code, 0);
