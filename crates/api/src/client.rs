@@ -17,7 +17,8 @@ use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -45,18 +46,28 @@ const QUERY_BYTES_MAX: usize = 32 << 10;
 pub enum Endpoint {
     /// A Unix socket of this machine.
     Unix(PathBuf),
+    /// `HOST:PORT`, in plain HTTP.
+    Tcp(String),
 }
+
+/// A connection in both directions.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A daemon to talk to.
 #[derive(Clone, Debug)]
 pub struct Client {
     endpoint: Endpoint,
+    /// For each request, in place of the usual limits.
+    limit: Option<Duration>,
+    /// Is told of each request and what it was answered.
+    trace: Option<fn(&str)>,
 }
 
 /// Why a request came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("endpoint {0:?} is neither a path nor unix://PATH")]
+    #[error("endpoint {0:?} is neither a path, nor unix://PATH, nor http://HOST:PORT")]
     Endpoint(String),
     #[error("there is no socket {}; is coreinitd running? (systemctl status coreinitd)", .path.display())]
     NoSocket { path: PathBuf },
@@ -64,8 +75,8 @@ pub enum ClientError {
     NobodyAnswers { path: PathBuf },
     #[error("no permission to use {}: be root, or a member of the socket's group", .path.display())]
     Forbidden { path: PathBuf },
-    #[error("cannot connect to {}", .path.display())]
-    Connect { path: PathBuf, source: std::io::Error },
+    #[error("cannot connect to {endpoint}")]
+    Connect { endpoint: Endpoint, source: std::io::Error },
     #[error("the connection to coreinitd broke")]
     Broken(#[source] hyper::Error),
     #[error("coreinitd has closed the stream")]
@@ -109,13 +120,32 @@ impl ClientError {
 }
 
 impl Endpoint {
-    /// `/path/of/socket` or `unix:///path/of/socket`.
+    /// `/path/of/socket`, `unix:///path/of/socket` or `http://HOST:PORT`.
     pub fn parse(text: &str) -> Result<Endpoint, ClientError> {
+        if let Some(rest) = text.strip_prefix("http://") {
+            let authority = rest.trim_end_matches('/');
+            if authority.is_empty() || authority.contains(['/', '?', '#', '@', ' ']) {
+                return Err(ClientError::Endpoint(text.into()));
+            }
+            // A colon may be part of an IPv6 address, which stands in brackets.
+            let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+            let port = if has_port { "" } else { ":80" };
+            return Ok(Endpoint::Tcp(format!("{authority}{port}")));
+        }
         let path = text.strip_prefix("unix://").unwrap_or(text);
         if !path.starts_with('/') {
             return Err(ClientError::Endpoint(text.into()));
         }
         Ok(Endpoint::Unix(path.into()))
+    }
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Endpoint::Unix(path) => write!(f, "{}", path.display()),
+            Endpoint::Tcp(authority) => write!(f, "http://{authority}"),
+        }
     }
 }
 
@@ -128,7 +158,22 @@ impl Default for Endpoint {
 impl Client {
     /// Nothing is connected yet: the first request is the first to know whether somebody is there.
     pub fn new(endpoint: Endpoint) -> Client {
-        Client { endpoint }
+        Client { endpoint, limit: None, trace: None }
+    }
+
+    /// Gives every request this time instead of the usual, which outlasts the daemon's own limits.
+    pub fn with_limit(mut self, limit: Option<Duration>) -> Client {
+        self.limit = limit;
+        self
+    }
+
+    pub fn with_trace(mut self, trace: Option<fn(&str)>) -> Client {
+        self.trace = trace;
+        self
+    }
+
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     pub async fn status(&self) -> Result<Status, ClientError> {
@@ -185,11 +230,11 @@ impl Client {
         Events::new(self.clone(), names.to_vec(), after)
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.ask(Method::GET, path, None, REQUEST_TIMEOUT).await
     }
 
-    async fn post<T: DeserializeOwned>(
+    pub(crate) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
@@ -199,6 +244,17 @@ impl Client {
         self.ask(Method::POST, path, Some(body.into()), limit).await
     }
 
+    /// A change whose good answer says nothing more.
+    pub(crate) async fn order(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        limit: Duration,
+    ) -> Result<(), ClientError> {
+        let body = serde_json::to_vec(body).expect("the API's types have string keys only");
+        self.exchange(Method::POST, path, Some(body.into()), limit).await.map(drop)
+    }
+
     async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -206,9 +262,22 @@ impl Client {
         body: Option<Bytes>,
         limit: Duration,
     ) -> Result<T, ClientError> {
+        let request = format!("{method} {path}");
+        let bytes = self.exchange(method, path, body, limit).await?;
+        serde_json::from_slice(&bytes).map_err(|source| ClientError::Decode { request, source })
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+        limit: Duration,
+    ) -> Result<Bytes, ClientError> {
         let name = format!("{method} {path}");
+        let limit = self.limit.unwrap_or(limit);
         let exchange = async {
-            let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
+            let mut request = Request::builder().method(method).uri(path).header(header::HOST, self.host());
             if body.is_some() {
                 request = request.header(header::CONTENT_TYPE, "application/json");
             }
@@ -218,8 +287,14 @@ impl Client {
             let (response, _connection) = self.send(request).await?;
             collect(response, &name).await
         };
-        let bytes = timeout(limit, exchange).await.map_err(|_| ClientError::Timeout(limit))??;
-        serde_json::from_slice(&bytes).map_err(|source| ClientError::Decode { request: name, source })
+        timeout(limit, exchange).await.map_err(|_| ClientError::Timeout(limit))?
+    }
+
+    pub(crate) fn host(&self) -> &str {
+        match &self.endpoint {
+            Endpoint::Unix(_) => "localhost",
+            Endpoint::Tcp(authority) => authority,
+        }
     }
 
     /// The head of the answer, and what drives the connection for as long as it is kept.
@@ -227,8 +302,16 @@ impl Client {
         &self,
         request: Request<Full<Bytes>>,
     ) -> Result<(Response<Incoming>, JoinSet<()>), ClientError> {
-        let Endpoint::Unix(path) = &self.endpoint;
-        let stream = UnixStream::connect(path).await.map_err(|source| connect_error(path, source))?;
+        let stream: Box<dyn Stream> = match &self.endpoint {
+            Endpoint::Unix(path) => {
+                Box::new(UnixStream::connect(path).await.map_err(|source| connect_error(path, source))?)
+            }
+            Endpoint::Tcp(authority) => {
+                let connected = TcpStream::connect(authority).await;
+                let endpoint = self.endpoint.clone();
+                Box::new(connected.map_err(|source| ClientError::Connect { endpoint, source })?)
+            }
+        };
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::Broken)?;
         let mut driver = JoinSet::new();
@@ -236,7 +319,11 @@ impl Client {
             // A broken connection is reported by the request that it breaks.
             let _ = connection.await;
         });
+        let asked = self.trace.map(|_| format!("{} {}", request.method(), request.uri()));
         let response = sender.send_request(request).await.map_err(ClientError::Broken)?;
+        if let (Some(trace), Some(asked)) = (self.trace, asked) {
+            trace(&format!("{asked}: {}", response.status()));
+        }
         Ok((response, driver))
     }
 }
@@ -247,7 +334,7 @@ fn connect_error(path: &Path, source: std::io::Error) -> ClientError {
         std::io::ErrorKind::NotFound => ClientError::NoSocket { path },
         std::io::ErrorKind::ConnectionRefused => ClientError::NobodyAnswers { path },
         std::io::ErrorKind::PermissionDenied => ClientError::Forbidden { path },
-        _ => ClientError::Connect { path, source },
+        _ => ClientError::Connect { endpoint: Endpoint::Unix(path), source },
     }
 }
 
@@ -280,10 +367,10 @@ fn answer_error(status: StatusCode, body: &[u8]) -> ClientError {
 
 /// The part of a request's path from `?` on.
 #[derive(Default)]
-struct Query(String);
+pub(crate) struct Query(pub(crate) String);
 
 impl Query {
-    fn add(&mut self, key: &str, value: &str) {
+    pub(crate) fn add(&mut self, key: &str, value: &str) {
         self.0.push(if self.0.is_empty() { '?' } else { '&' });
         self.0.push_str(key);
         self.0.push('=');
@@ -304,7 +391,7 @@ impl Query {
 }
 
 /// Percent-encodes what RFC 3986 does not call unreserved.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
@@ -328,14 +415,18 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_is_a_path() {
+    fn an_endpoint_is_a_path_or_a_host() {
         let check = |text: &str, expected: Option<&str>| {
-            let expected = expected.map(|path| Endpoint::Unix(path.into()));
-            assert_eq!(Endpoint::parse(text).ok(), expected, "{text}");
+            assert_eq!(Endpoint::parse(text).ok().map(|e| e.to_string()).as_deref(), expected, "{text}");
         };
         check("/run/coreinit.sock", Some("/run/coreinit.sock"));
         check("unix:///run/x", Some("/run/x"));
         check("coreinit.sock", None);
-        check("http://10.0.0.1:7340", None);
+        check("http://10.0.0.1:7340", Some("http://10.0.0.1:7340"));
+        check("http://[::1]:7340/", Some("http://[::1]:7340"));
+        check("http://h1", Some("http://h1:80"));
+        check("http://", None);
+        check("https://h1", None);
+        check("http://h1/fleet/v1", None);
     }
 }

@@ -117,7 +117,7 @@ impl Events {
     async fn connect(&self) -> Result<Connection, ClientError> {
         let mut request = Request::builder()
             .uri(PATH)
-            .header(header::HOST, "localhost")
+            .header(header::HOST, self.client.host())
             .header(header::ACCEPT, "text/event-stream");
         if let Some(after) = self.after {
             request = request.header("last-event-id", after.0);

@@ -6,7 +6,10 @@
 mod client;
 mod events;
 pub mod fleet;
+mod journal;
+mod placing;
 pub mod v1;
 
 pub use client::{Client, ClientError, Endpoint, INIT_TIMEOUT, REQUEST_TIMEOUT, SOCKET_PATH};
 pub use events::{Events, SILENCE_MAX};
+pub use journal::{JOURNAL_LINES_MAX, JOURNAL_OUTPUTS, Journal, JournalQuery};

@@ -5,9 +5,15 @@
 //! | `GET /v1/status` | [`Status`] of the daemon that answers |
 //! | `GET /v1/units[?stale=true][&unit=NAME]...` | [`Units`] |
 //! | `GET /v1/units/NAME[?stale=true]` | [`Unit`] with `text`; 404 |
+//! | `GET /v1/units/NAME/journal[?lines=N][&follow=true][&output=MODE][&machine=ID]` | text as it comes |
+//! | `GET /v1/units/NAME/status[?machine=ID]` | [`SystemdStatus`]: what `systemctl status` says there |
 //! | `POST /v1/units` with [`Batch`] | [`BatchDone`]; 400, with nothing stored, when one is invalid |
 //! | `GET /v1/machines[?stale=true]` | [`Machines`] |
 //! | `POST /v1/cluster/init` with [`ClusterInit`] | 200 [`Status`]; 409 when there is a cluster already |
+//! | `GET /v1/units/NAME/explain` | [`Explanation`] |
+//! | `POST /v1/units/NAME/move` with [`Move`] | 200; 409 with the reason |
+//! | `POST /v1/machines/ID/cordon`, `POST /v1/machines/ID/uncordon` | 200 |
+//! | `GET /v1/rebalance` | [`Rebalance`] |
 //! | `GET /v1/events[?after=REVISION][&unit=NAME]...` | server-sent events, see [`Told`] |
 //! | `POST /v1/events[?after=REVISION]` with [`EventFilter`] | the same, for any number of names |
 //!
@@ -72,6 +78,9 @@ pub struct Unit {
     pub hash: String,
     /// The first `Description=`, or empty.
     pub description: String,
+    /// Every machine that suits it is its home; `machine` stays empty.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub global: bool,
     /// Where the cluster put it.
     pub machine: Option<MachineId>,
     /// Why it was put there.
@@ -118,6 +127,16 @@ pub struct Failure {
     pub journal: Vec<String>,
 }
 
+/// What `systemctl status` of the unit's machine says of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SystemdStatus {
+    pub machine: MachineId,
+    /// As systemctl(1) has it: 0 active, 3 not active, 4 no such unit.
+    pub exit_status: u8,
+    pub text: String,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Units {
     pub revision: Revision,
@@ -136,6 +155,17 @@ pub struct Machine {
     pub state: MachineState,
     /// Units assigned to it.
     pub units: usize,
+    /// `false`: it is cordoned, and gets no new units.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub schedulable: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,6 +179,47 @@ pub enum MachineState {
 pub struct Machines {
     pub revision: Revision,
     pub machines: Vec<Machine>,
+}
+
+/// Where a unit is, and what each machine has against it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    pub unit: UnitName,
+    /// The machine that it is on.
+    pub placed: Option<MachineId>,
+    pub machines: Vec<ExplainedMachine>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedMachine {
+    pub id: MachineId,
+    pub name: String,
+    /// It would take the unit.
+    pub fits: bool,
+    /// Everything that speaks against it.
+    pub reasons: Vec<String>,
+}
+
+/// Asks that a unit leaves its machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// Where to: an id or a name. Without it, wherever it fits best.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+}
+
+/// What would even out the machines. Nothing of it is done by asking.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rebalance {
+    pub moves: Vec<PlannedMove>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedMove {
+    pub unit: UnitName,
+    pub from: MachineId,
+    pub to: MachineId,
+    pub why: String,
 }
 
 /// Several changes in one request. All are checked before the first is made.

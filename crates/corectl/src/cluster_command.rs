@@ -13,7 +13,7 @@ pub async fn run(client: &Client, command: &ClusterCommand, format: Format) -> a
     };
     match format {
         Format::Json => output::json(&status)?,
-        Format::Plain => output::text(&render(&status)),
+        _ => output::text(&render(&status)),
     }
     Ok(Exit::Done)
 }

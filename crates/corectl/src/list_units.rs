@@ -1,31 +1,32 @@
 //! `list-units`: what the machines say of their units, and which units wait for a machine.
 
 use api::Client;
-use api::v1::{State, Unit};
+use api::v1::{State, Unit, UnitState};
 
-use crate::cli::{Format, ListOf};
+use crate::cli::{Format, ListUnits};
 use crate::lookup::listed;
 use crate::machines::Machines;
 use crate::output::{or_dash, shortened};
 use crate::{Exit, output};
 
-const HEADER: [&str; 6] = ["UNIT", "LOAD", "ACTIVE", "SUB", "DESC", "MACHINE"];
+const COLUMNS: [&str; 6] = ["unit", "load", "active", "sub", "desc", "machine"];
 
 /// Of a description on a terminal; a program that reads gets all of it.
 const DESCRIPTION_COLUMNS: usize = 40;
 
-pub async fn run(client: &Client, list: &ListOf, format: Format) -> anyhow::Result<Exit> {
-    let (ListOf { units: wanted, list }, stale) = (list, list.list.read.stale);
+pub async fn run(client: &Client, list: &ListUnits, format: Format) -> anyhow::Result<Exit> {
+    let (ListUnits { units: wanted, fields, list }, stale) = (list, list.list.read.stale);
     let units = listed(client, wanted, stale).await?;
     if format == Format::Json {
         output::json(&units)?;
         return Ok(Exit::Done);
     }
     let machines = Machines::ask(client).await?;
+    let fields = output::fields(fields, &COLUMNS);
     let columns = if list.full || !output::is_terminal() { usize::MAX } else { DESCRIPTION_COLUMNS };
-    let rows: Vec<Vec<String>> =
-        units.units.iter().flat_map(|unit| rows(unit, &machines, list.full, columns)).collect();
-    output::text(&output::table((!list.no_legend).then_some(&HEADER), &rows));
+    let shape = Shape { fields: &fields, full: list.full, description: columns };
+    let rows: Vec<Vec<String>> = units.units.iter().flat_map(|unit| rows(unit, &machines, &shape)).collect();
+    output::text(&output::table((!list.no_legend).then(|| output::header(&fields)), &rows));
     let waiting = units.units.iter().filter(|unit| unit.unplaced.is_some()).count();
     if waiting > 0 && !list.no_legend {
         let units = if waiting == 1 { "1 unit waits" } else { &format!("{waiting} units wait") };
@@ -36,20 +37,35 @@ pub async fn run(client: &Client, list: &ListOf, format: Format) -> anyhow::Resu
 
 /// A row for each machine that holds the unit; one without a machine for a unit that is wanted and held by
 /// none.
-fn rows(unit: &Unit, machines: &Machines, full: bool, columns: usize) -> Vec<Vec<String>> {
-    let cells = |load: &str, active: &str, sub: &str, machine: String| {
-        let description = or_dash(&shortened(&unit.description, columns));
-        vec![unit.name.to_string(), load.into(), active.into(), sub.into(), description, machine]
+fn rows(unit: &Unit, machines: &Machines, shape: &Shape<'_>) -> Vec<Vec<String>> {
+    let row = |state: Option<&UnitState>| {
+        let of = |part: fn(&UnitState) -> &str| state.map_or("-", part).to_string();
+        let cell = |field: &&str| match *field {
+            "unit" => unit.name.to_string(),
+            "load" => of(|state| &state.load),
+            "active" => of(|state| &state.active),
+            "sub" => of(|state| &state.sub),
+            "desc" => or_dash(&shortened(&unit.description, shape.description)),
+            "hash" => output::hash(state.map_or("", |state| &state.hash), shape.full),
+            _ => state.map_or("-".into(), |state| {
+                let lost = if state.stale { " (lost)" } else { "" };
+                format!("{}{lost}", machines.cell(&state.machine, shape.full))
+            }),
+        };
+        shape.fields.iter().map(cell).collect()
     };
     if unit.states.is_empty() && unit.desired_state != State::Inactive {
-        return vec![cells("-", "-", "-", "-".into())];
+        return vec![row(None)];
     }
-    let row = |state: &api::v1::UnitState| {
-        let lost = if state.stale { " (lost)" } else { "" };
-        let machine = format!("{}{lost}", machines.cell(&state.machine, full));
-        cells(&state.load, &state.active, &state.sub, machine)
-    };
-    unit.states.iter().map(row).collect()
+    unit.states.iter().map(|state| row(Some(state))).collect()
+}
+
+/// How rows are to look.
+struct Shape<'a> {
+    fields: &'a [&'a str],
+    full: bool,
+    /// Columns of a description.
+    description: usize,
 }
 
 #[cfg(test)]
@@ -72,7 +88,10 @@ mod tests {
             }))
             .unwrap();
             let lines: Vec<String> =
-                rows(&unit, &machines, full, 6).iter().map(|row| row.join("|")).collect();
+                rows(&unit, &machines, &Shape { fields: &COLUMNS, full, description: 6 })
+                    .iter()
+                    .map(|row| row.join("|"))
+                    .collect();
             assert_eq!(lines, expected);
         };
         let state = |machine: &str, stale: bool| {

@@ -43,6 +43,29 @@ impl Machines {
     }
 }
 
+/// What a text means among machines.
+pub enum Found<'a> {
+    One(&'a Machine),
+    None,
+    Several,
+}
+
+/// By name or whole id; else by the beginning of an id.
+pub fn find<'a>(machines: &'a [Machine], text: &str) -> Found<'a> {
+    let exact = machines.iter().filter(|machine| machine.id.as_str() == text || machine.name == text);
+    let begun = machines.iter().filter(|machine| machine.id.as_str().starts_with(text));
+    let both: [Vec<&Machine>; 2] = [exact.collect(), begun.collect()];
+    for matching in both {
+        let mut matching = matching.into_iter();
+        match (matching.next().filter(|_| !text.is_empty()), matching.next()) {
+            (None, _) => {}
+            (Some(machine), None) => return Found::One(machine),
+            (Some(_), Some(_)) => return Found::Several,
+        }
+    }
+    Found::None
+}
+
 /// The id, or its beginning.
 pub fn short(id: &MachineId, full: bool) -> String {
     if full || id.short().len() == id.as_str().len() { id.to_string() } else { format!("{}...", id.short()) }

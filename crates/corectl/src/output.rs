@@ -19,6 +19,11 @@ pub fn text(text: &str) {
     write_out(text);
 }
 
+/// Bytes on standard output, as they are.
+pub fn bytes(bytes: &[u8]) {
+    write_bytes(bytes);
+}
+
 /// A line for the person who typed, on standard error.
 pub fn note(text: &str) {
     write_error(&format!("{text}\n"));
@@ -45,8 +50,12 @@ pub fn is_terminal() -> bool {
 
 /// A full disk is an error, at once, since nobody would notice later.
 fn write_out(text: &str) {
+    write_bytes(text.as_bytes());
+}
+
+fn write_bytes(bytes: &[u8]) {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             problem(&format!("cannot write to standard output: {error}"));
             std::process::exit(1);
@@ -100,9 +109,23 @@ impl Default for Progress {
     }
 }
 
+/// The columns of a list: those that were asked for, or the usual.
+pub fn fields<'a>(asked: &'a [String], usual: &[&'a str]) -> Vec<&'a str> {
+    if asked.is_empty() { usual.to_vec() } else { asked.iter().map(String::as_str).collect() }
+}
+
+/// What stands above them.
+pub fn header(fields: &[&str]) -> Vec<String> {
+    fields.iter().map(|field| field.to_uppercase()).collect()
+}
+
+/// A hash, or its beginning, as fleet shows it.
+pub fn hash(hash: &str, full: bool) -> String {
+    or_dash(if full { hash } else { hash.get(..7).unwrap_or(hash) })
+}
+
 /// Columns as wide as their widest cell, two blanks between them, none at the end of a line.
-pub fn table(header: Option<&[&str]>, rows: &[Vec<String>]) -> String {
-    let header: Option<Vec<String>> = header.map(|names| names.iter().map(|name| name.to_string()).collect());
+pub fn table(header: Option<Vec<String>>, rows: &[Vec<String>]) -> String {
     let lines: Vec<&Vec<String>> = header.iter().chain(rows).collect();
     let columns = lines.iter().map(|line| line.len()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
@@ -150,7 +173,7 @@ mod tests {
     #[test]
     fn columns_line_up() {
         let rows = [vec!["a.service".into(), "x".into()], vec!["b".into(), String::new()]];
-        assert_eq!(table(Some(&["UNIT", "LOAD"]), &rows), "UNIT       LOAD\na.service  x\nb\n");
+        assert_eq!(table(Some(header(&["unit", "load"])), &rows), "UNIT       LOAD\na.service  x\nb\n");
         assert_eq!(table(None, &rows), "a.service  x\nb\n");
         assert_eq!(table(None, &[]), "");
     }

@@ -11,6 +11,7 @@ use api::Client;
 use api::v1::Unit;
 use cluster::{UNIT_FILE_BYTES_MAX, UnitFile, UnitFileError, UnitName, validate};
 
+use crate::amend::Amendment;
 use crate::lookup;
 use crate::names::unit_name;
 
@@ -47,6 +48,31 @@ pub struct Found {
     pub sources: Vec<Source>,
     pub errors: Vec<String>,
     pub warnings: Vec<String>,
+}
+
+impl Found {
+    /// Writes what the command line asks for into the files. A unit that only the cluster has gets a new file
+    /// from its old one.
+    pub async fn amend(&mut self, client: &Client, amendment: &Amendment) -> anyhow::Result<()> {
+        for source in &mut self.sources {
+            if source.local.is_none() {
+                let text = client.unit(&source.name, false).await?.and_then(|unit| unit.text);
+                let file = UnitFile::parse(&text.unwrap_or_default())
+                    .with_context(|| format!("{} in the cluster", source.name))?;
+                source.local = Some(Local { file, from: "the command line".into() });
+            }
+            let Some(local) = &mut source.local else { continue };
+            let checked = amendment.of(&source.name, &local.file).and_then(|file| {
+                validate(&source.name, &file)?;
+                Ok(file)
+            });
+            match checked {
+                Ok(file) => local.file = file,
+                Err(error) => self.errors.push(format!("{}: {error:#}", local.from)),
+            }
+        }
+        Ok(())
+    }
 }
 
 pub async fn find(client: &Client, arguments: &[String]) -> anyhow::Result<Found> {

@@ -11,9 +11,10 @@ use api::Client;
 use api::v1::{Operation, State, Unit};
 use cluster::{Condition, DesiredState, UnitName, launch_states};
 
+use crate::amend::Amendment;
 use crate::source::{self, Source};
 use crate::verdict::Goal;
-use crate::{Exit, cli, output, wish};
+use crate::{Exit, cli, count, output, wish};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -22,8 +23,29 @@ pub enum Kind {
     Submit,
 }
 
-pub async fn run(client: &Client, kind: Kind, wish: &cli::Wish) -> anyhow::Result<Exit> {
-    let mut found = source::find(client, &wish.units).await?;
+/// `start` with all that it can be given.
+pub async fn start(client: &Client, start: &cli::Start) -> anyhow::Result<Exit> {
+    let amendment = Amendment { require: start.require.clone(), all_machines: start.all_machines };
+    let Some(count) = start.count else {
+        return run(client, Kind::Start, &start.wish, &start.wish.units, &amendment).await;
+    };
+    let instances = count::instances(&start.wish.units, count)?;
+    let exit = run(client, Kind::Start, &start.wish, &instances, &amendment).await?;
+    count::tell_surplus(client, &start.wish.units, count).await?;
+    Ok(exit)
+}
+
+pub async fn run(
+    client: &Client,
+    kind: Kind,
+    wish: &cli::Wish,
+    units: &[String],
+    amendment: &Amendment,
+) -> anyhow::Result<Exit> {
+    let mut found = source::find(client, units).await?;
+    if !amendment.is_empty() {
+        found.amend(client, amendment).await?;
+    }
     let names = found.sources.iter().map(|source| source.name.clone());
     let instances: BTreeSet<UnitName> = names.filter(|name| !name.is_template()).collect();
     let states: BTreeMap<UnitName, DesiredState> = match kind {
@@ -129,7 +151,7 @@ fn step(source: &Source, kind: Kind, wanted: DesiredState, replace: bool) -> Res
 }
 
 /// The unit's machine has carried out the wish, and the unit is not running.
-fn at_rest(unit: &Unit) -> bool {
+pub fn at_rest(unit: &Unit) -> bool {
     let home = unit.states.iter().find(|state| Some(&state.machine) == unit.machine.as_ref() && !state.stale);
     home.is_some_and(|state| {
         let ended = matches!(Condition::of(&state.active), Condition::Down | Condition::Failed);

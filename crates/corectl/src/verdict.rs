@@ -32,6 +32,8 @@ pub enum Verdict {
     /// No machine can take the unit as things are. That may change at any time, but most often it does not.
     Unplaced(String),
     Reached(String),
+    /// As `Reached` as far as one hears, but other machines may still have something to say.
+    Settling(String),
     /// It will not come true by waiting.
     Failed {
         why: String,
@@ -59,6 +61,9 @@ pub fn judge(goal: Goal, known: &Known, label: &dyn Fn(&MachineId) -> String) ->
     }
     if goal == Goal::Unloaded {
         return held(&unit.states, "inactive", label);
+    }
+    if unit.global {
+        return everywhere(goal, unit, label);
     }
     let home = unit.machine.as_ref();
     let state = unit.states.iter().find(|state| Some(&state.machine) == home && !state.stale);
@@ -94,6 +99,39 @@ pub fn judge(goal: Goal, known: &Known, label: &dyn Fn(&MachineId) -> String) ->
         )),
         Goal::Stopped if is_up => failure(),
         Goal::Stopped | Goal::Unloaded | Goal::Gone => Verdict::Reached(condition),
+    }
+}
+
+/// A global unit: every machine that holds it has to have done what was asked. Which machines those will be,
+/// nobody says.
+fn everywhere(goal: Goal, unit: &Unit, label: &dyn Fn(&MachineId) -> String) -> Verdict {
+    let living: Vec<&UnitState> = unit.states.iter().filter(|state| !state.stale).collect();
+    let told = |state: &UnitState| format!("{} ({}) on {}", state.active, state.sub, label(&state.machine));
+    let is_pending = |state: &&&UnitState| {
+        let condition = Condition::of(&state.active);
+        state.generation != Some(unit.generation)
+            || condition == Condition::Stopping
+            || (condition == Condition::Starting && goal == Goal::Launched)
+    };
+    let is_bad = |state: &&&UnitState| match goal {
+        Goal::Stopped => matches!(Condition::of(&state.active), Condition::Up | Condition::Starting),
+        _ => state.load != "loaded" || state.active == "failed" || state.failure.is_some(),
+    };
+    if let Some(state) = living.iter().find(is_pending) {
+        return Verdict::Pending(told(state));
+    }
+    if let Some(state) = living.iter().find(is_bad) {
+        let failure = state.failure.as_ref();
+        let why = failure.map(|failure| format!(": {}", failure.reason)).unwrap_or_default();
+        let journal = failure.map(|failure| failure.journal.clone()).unwrap_or_default();
+        return Verdict::Failed { why: format!("{}{why}", told(state)), journal };
+    }
+    match (living.as_slice(), goal) {
+        ([], Goal::Stopped) => Verdict::Reached("inactive, on no machine".into()),
+        ([], _) => Verdict::Unplaced("no machine has taken it yet".into()),
+        (states, _) => {
+            Verdict::Settling(states.iter().map(|state| told(state)).collect::<Vec<_>>().join(", "))
+        }
     }
 }
 

@@ -21,8 +21,74 @@ use crate::{Exit, output};
 /// joining, or another unit making room.
 const UNPLACED_GRACE: Duration = Duration::from_secs(3);
 
+/// What is told of a unit when its wait ends.
+pub struct Ended<'a> {
+    pub unit: &'a UnitName,
+    pub goal: Goal,
+    pub known: &'a Known,
+    pub machines: &'a Machines,
+}
+
+impl Ended<'_> {
+    /// The machine that the cluster has put it on.
+    pub fn home(&self) -> Option<&MachineId> {
+        match self.known {
+            Known::Unit(unit) => unit.machine.as_ref(),
+            Known::Gone(_) => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenUp {
+    /// No machine can take it.
+    Unplaced,
+    /// The time that was given is over.
+    Late,
+}
+
+/// How what comes of a wait is put into words.
+pub trait Voice {
+    fn reached(&mut self, ended: &Ended<'_>, text: &str);
+    fn failed(&mut self, ended: &Ended<'_>, why: &str, journal: &[String]);
+    /// `text` is how far it had come.
+    fn gave_up(&mut self, unit: &UnitName, goal: Goal, text: &str, why: GivenUp);
+    /// About the wait itself.
+    fn aside(&mut self, text: &str) {
+        output::problem(text);
+    }
+}
+
+/// corectl's own.
+pub struct Plain;
+
+impl Voice for Plain {
+    fn reached(&mut self, ended: &Ended<'_>, text: &str) {
+        output::line(&format!("{}: {text}", ended.unit));
+    }
+
+    fn failed(&mut self, ended: &Ended<'_>, why: &str, journal: &[String]) {
+        output::problem(&format!("{}: {why}", ended.unit));
+        journal.iter().for_each(|line| output::note(&format!("    {line}")));
+    }
+
+    fn gave_up(&mut self, unit: &UnitName, _goal: Goal, text: &str, why: GivenUp) {
+        let why = match why {
+            GivenUp::Unplaced => "it stays wanted, for when a machine suits it",
+            GivenUp::Late => "not in time; the wish stays",
+        };
+        output::problem(&format!("{unit}: {text} ({why})"));
+    }
+}
+
+/// How long all must be quiet around a global unit before it counts as being where it should: how many
+/// machines will take it is theirs to say, and they say so within a tick or two of each other.
+const SETTLING: Duration = Duration::from_secs(2);
+
 struct Waiting {
     goal: Goal,
+    /// From when on it counts as there, unless something more is heard.
+    settled: Option<(Instant, Known)>,
     is_known: bool,
     is_unplaced: bool,
     /// How far it has come, for people.
@@ -34,6 +100,7 @@ struct Wait<'a> {
     waiting: BTreeMap<UnitName, Waiting>,
     total: usize,
     machines: Machines,
+    voice: &'a mut dyn Voice,
     /// Machines were asked for at this revision.
     asked_at: Option<Revision>,
     progress: output::Progress,
@@ -47,15 +114,23 @@ pub async fn until_reached(
     goals: BTreeMap<UnitName, Goal>,
     since: Revision,
     limit: Option<Duration>,
+    voice: &mut dyn Voice,
 ) -> anyhow::Result<Exit> {
     let names: Vec<UnitName> = goals.keys().filter(|_| goals.len() <= NAMES_MAX).cloned().collect();
     let (mut events, mut is_lost) = (client.events(None, &names), false);
-    let begun = |goal| Waiting { goal, is_known: false, is_unplaced: false, text: "not heard of yet".into() };
+    let begun = |goal| Waiting {
+        goal,
+        settled: None,
+        is_known: false,
+        is_unplaced: false,
+        text: "not heard of yet".into(),
+    };
     let mut wait = Wait {
         client,
         total: goals.len(),
         waiting: goals.into_iter().map(|(name, goal)| (name, begun(goal))).collect(),
         machines: Machines::default(),
+        voice,
         asked_at: None,
         progress: output::Progress::new(),
         exit: Exit::Done,
@@ -90,8 +165,9 @@ pub async fn until_reached(
                 Err(error) => return Err(error.into()),
             },
             _ = second.tick(), if wait.progress.is_shown() => wait.show(),
-            () = at(unplaced_until) => wait.give_up("it stays wanted, for when a machine suits it"),
-            () = at(deadline) => wait.give_up("not in time; the wish stays"),
+            () = at(wait.settles_at()) => wait.settle(),
+            () = at(unplaced_until) => wait.give_up(GivenUp::Unplaced),
+            () = at(deadline) => wait.give_up(GivenUp::Late),
         }
     }
     wait.progress.clear();
@@ -133,30 +209,55 @@ impl Wait<'_> {
     async fn learn(&mut self, at: Revision, name: &UnitName, known: Known) {
         let Some(waiting) = self.waiting.get_mut(name) else { return };
         waiting.is_known = true;
+        waiting.settled = None;
         let goal = waiting.goal;
         self.know(at, &known).await;
         match judge(goal, &known, &|id| self.machines.label(id)) {
             Verdict::Pending(text) => self.note(name, text, false),
             Verdict::Unplaced(text) => self.note(name, text, true),
+            Verdict::Settling(text) => {
+                self.note(name, text, false);
+                if let Some(waiting) = self.waiting.get_mut(name) {
+                    waiting.settled = Some((Instant::now() + SETTLING, known));
+                }
+            }
             Verdict::Reached(text) => {
                 self.progress.clear();
-                output::line(&format!("{name}: {text}"));
                 self.waiting.remove(name);
+                let ended = Ended { unit: name, goal, known: &known, machines: &self.machines };
+                self.voice.reached(&ended, &text);
             }
             Verdict::Failed { why, journal } => {
                 self.progress.clear();
-                output::problem(&format!("{name}: {why}"));
-                journal.iter().for_each(|line| output::note(&format!("    {line}")));
                 self.waiting.remove(name);
+                let ended = Ended { unit: name, goal, known: &known, machines: &self.machines };
+                self.voice.failed(&ended, &why, &journal);
                 self.exit = Exit::Failed;
             }
         }
         self.show();
     }
 
+    fn settles_at(&self) -> Option<Instant> {
+        self.waiting.values().filter_map(|waiting| waiting.settled.as_ref().map(|(at, _)| *at)).min()
+    }
+
+    /// Tells of those about which nothing more was heard.
+    fn settle(&mut self) {
+        self.progress.clear();
+        let now = Instant::now();
+        let is_settled =
+            |_: &UnitName, waiting: &mut Waiting| waiting.settled.as_ref().is_some_and(|(at, _)| *at <= now);
+        for (name, waiting) in self.waiting.extract_if(.., is_settled) {
+            let Some((_, known)) = waiting.settled else { continue };
+            let ended = Ended { unit: &name, goal: waiting.goal, known: &known, machines: &self.machines };
+            self.voice.reached(&ended, &waiting.text);
+        }
+    }
+
     fn say(&mut self, text: &str) {
         self.progress.clear();
-        output::problem(text);
+        self.voice.aside(text);
     }
 
     fn note(&mut self, name: &UnitName, text: String, is_unplaced: bool) {
@@ -193,10 +294,10 @@ impl Wait<'_> {
         self.progress.show(&format!("waiting for {count} of {total} units: {}{more}", some.join(", ")));
     }
 
-    fn give_up(&mut self, why: &str) {
+    fn give_up(&mut self, why: GivenUp) {
         self.progress.clear();
-        for (name, Waiting { text, .. }) in std::mem::take(&mut self.waiting) {
-            output::problem(&format!("{name}: {text} ({why})"));
+        for (name, Waiting { text, goal, .. }) in std::mem::take(&mut self.waiting) {
+            self.voice.gave_up(&name, goal, &text, why);
         }
         self.exit = Exit::Failed;
     }

@@ -7,7 +7,8 @@ use api::v1::{Batch, BatchDone, Operation, OperationOutcome};
 use cluster::{Revision, UnitName};
 
 use crate::verdict::Goal;
-use crate::{Exit, cli, output, wait};
+use crate::wait::{self, Voice};
+use crate::{Exit, cli, output};
 
 /// What has come of a batch.
 pub struct Made<'a> {
@@ -34,13 +35,23 @@ pub async fn make(client: &Client, operations: Vec<Operation>) -> anyhow::Result
 
 impl Made<'_> {
     /// Waits for those goals whose changes were made, unless nobody wants to wait.
-    pub async fn wait(&self, mut goals: BTreeMap<UnitName, Goal>, wait: &cli::Wait) -> anyhow::Result<Exit> {
+    pub async fn wait(&self, goals: BTreeMap<UnitName, Goal>, wait: &cli::Wait) -> anyhow::Result<Exit> {
+        self.wait_as(goals, wait, &mut wait::Plain).await
+    }
+
+    /// The same in another's words.
+    pub async fn wait_as(
+        &self,
+        mut goals: BTreeMap<UnitName, Goal>,
+        wait: &cli::Wait,
+        voice: &mut dyn Voice,
+    ) -> anyhow::Result<Exit> {
         goals.retain(|name, _| !self.refused.contains(name.as_str()));
         if wait.no_block {
             goals.iter().for_each(|(name, goal)| output::line(&format!("{name}: {}", asked(*goal))));
             return Ok(self.exit);
         }
-        let waited = wait::until_reached(self.client, goals, self.revision, wait.timeout).await?;
+        let waited = wait::until_reached(self.client, goals, self.revision, wait.limit(), voice).await?;
         Ok(if waited == Exit::Done { self.exit } else { waited })
     }
 }

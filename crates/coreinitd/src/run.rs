@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use cluster::{Liveness, MachineInfo};
+use cluster::{Liveness, MachineId, MachineInfo};
+use futures::{FutureExt, StreamExt};
 use raft::{Disk, DiskError, EngineKind, FlushMode, Options, RaftStore, Tcp, Timing};
 use sd_notify::NotifyState;
 use store::{Role, Store};
@@ -16,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::config::{Config, Engine};
 use crate::systemd::{DBus, UnitManager};
-use crate::{agent, http, leader, leave, presence};
+use crate::{agent, asking, http, leader, leave, presence};
 
 /// The work of handing over the lead is given so long at a planned stop.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -66,6 +67,7 @@ async fn serve(
         machine: config.machine.clone(),
         version: version.clone(),
         init: init_hook(store.clone()),
+        ask: ask_hook(store.clone(), config.machine.clone(), stopping.clone()),
     };
     let served = http::run(parts, doors(&config).await?, stopping.clone());
     rooms.spawn(async move {
@@ -242,6 +244,26 @@ fn init_hook(store: RaftStore) -> http::InitCluster {
             let ready = |m: &Arc<cluster::Machine>| m.liveness == Liveness::Ready;
             state.wait_for(|state| state.machines.values().any(ready)).await.map_err(gone)?;
             Ok(())
+        })
+    })
+}
+
+/// What a machine's own programs say of a unit: asked for here, or of the daemon there. Streams end when this
+/// daemon stops.
+fn ask_hook(store: RaftStore, own: MachineId, stopping: watch::Receiver<bool>) -> http::AskMachine {
+    store.answer_with(Arc::new(|question| Box::pin(asking::answer(question))));
+    Arc::new(move |machine, question| {
+        let (store, is_own, mut stopping) = (store.clone(), machine == own, stopping.clone());
+        Box::pin(async move {
+            let words = match is_own {
+                true => asking::here(&question).await?,
+                false => {
+                    let asked = store.ask(&machine, asking::encode(&question)).await;
+                    asked.map_err(|error| format!("{:#}", anyhow::Error::new(error)))?
+                }
+            };
+            let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
+            Ok(words.take_until(stopped.boxed()).boxed())
         })
     })
 }

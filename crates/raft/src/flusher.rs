@@ -29,7 +29,9 @@ pub enum FlushMode {
     Inline,
     /// A task, some simulated milliseconds after the write: what is not synced yet may be with the peers, and
     /// committed, when this machine falls. `seed` decides how long each sync takes.
-    Slow { seed: u64 },
+    Slow {
+        seed: u64,
+    },
 }
 
 /// Called once the write before it is durable, or will never be.

@@ -74,6 +74,14 @@ pub enum Refusal {
     Failed(String),
 }
 
+/// `POST /stream`: a question to the daemon around the store of that cluster's member; its meaning is the
+/// daemon's alone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Asked {
+    pub cluster: String,
+    pub question: Vec<u8>,
+}
+
 /// `GET /hello`: who listens there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {

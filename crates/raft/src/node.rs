@@ -189,6 +189,15 @@ impl Node {
         Some((leader, member))
     }
 
+    /// Where that machine listens for its peers; of its lives the newest, when it has just come back anew.
+    pub fn address_of(&self, machine: &cluster::MachineId) -> Option<String> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let nodes = metrics.membership_config.membership().nodes();
+        let own = nodes.filter(|(_, member)| member.machine == machine.as_str());
+        own.max_by_key(|(node, _)| **node).map(|(_, member)| member.address.clone())
+    }
+
     fn members(&self) -> Members {
         let metrics = self.metrics();
         let membership = metrics.membership_config.membership();

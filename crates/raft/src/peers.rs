@@ -23,7 +23,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
-type Sender = SendRequest<Full<Bytes>>;
+pub(crate) type Sender = SendRequest<Full<Bytes>>;
 
 /// All peers' connections, by address.
 pub struct Peers {
@@ -107,6 +107,24 @@ impl Peers {
         }
     }
 
+    /// A connection of its own, and what drives it.
+    pub(crate) async fn connect(
+        &self,
+        address: &str,
+    ) -> io::Result<(Sender, impl Future<Output = hyper::Result<()>> + Send + use<>)> {
+        let connect = self.transport.connect(address);
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect).await??;
+        hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(io::Error::other)
+    }
+
     fn slot(&self, address: &str) -> Arc<tokio::sync::Mutex<Option<Sender>>> {
         let mut open = self.open.lock().expect("no holder of this lock panics");
         open.entry(address.to_string()).or_default().clone()
@@ -117,17 +135,7 @@ impl Peers {
         if let Some(sender) = open.as_ref().filter(|sender| !sender.is_closed()) {
             return Ok(sender.clone());
         }
-        let connect = self.transport.connect(address);
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect).await??;
-        let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(KEEP_ALIVE_INTERVAL)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(4 << 20)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(io::Error::other)?;
+        let (sender, connection) = self.connect(address).await?;
         // It ends when the last sender of this connection is dropped, or when the peer closes it.
         tokio::spawn(async move {
             if let Err(error) = connection.await {

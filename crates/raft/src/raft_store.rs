@@ -19,10 +19,11 @@ use crate::codec;
 use crate::disk::{Disk, Identity};
 use crate::forming::{self, Heard, Step};
 use crate::liveness::Liveness;
-use crate::message::{self, Envelope, Formed, Hello, Refusal, Request, Response};
+use crate::message::{self, Asked, Envelope, Formed, Hello, Refusal, Request, Response};
 use crate::network::Network;
 use crate::node::{Node, Raft, remaining};
 use crate::peers::{CallError, Peers};
+use crate::question::{self, Answerer, AskError, Pieces, Questions};
 use crate::runtime::Runtime;
 use crate::server::{Handler, serve};
 use crate::transport::Transport;
@@ -108,6 +109,7 @@ struct Shared {
     role: watch::Sender<Role>,
     init: mpsc::Sender<(String, oneshot::Sender<Result<(), String>>)>,
     cluster_name: Mutex<String>,
+    questions: Questions,
 }
 
 impl RaftStore {
@@ -135,6 +137,7 @@ impl RaftStore {
             init,
             options,
             disk,
+            questions: Questions::default(),
         });
         let store = RaftStore(shared.clone());
         let seed = shared.options.seed;
@@ -169,6 +172,19 @@ impl RaftStore {
         self.0.init.send((name, answer)).await.map_err(|_| failed("the daemon is stopping"))?;
         let kept = answered.await.map_err(|_| failed("the daemon is stopping"))?;
         kept.map_err(|reason| InitError::Failed { reason })
+    }
+
+    /// Who answers the questions that other machines' daemons ask this one; the first counts.
+    pub fn answer_with(&self, answerer: Answerer) {
+        self.0.questions.answer_with(answerer);
+    }
+
+    /// Asks the daemon of another machine of this cluster. The stream ends when either side ends it.
+    pub async fn ask(&self, machine: &MachineId, question: Vec<u8>) -> Result<Pieces, AskError> {
+        let node = self.0.node.get().ok_or(AskError::NotMember)?;
+        let address = node.address_of(machine).ok_or(AskError::NotMember)?;
+        let asked = Asked { cluster: node.identity.cluster_id.clone(), question };
+        question::ask(&self.0.peers, &address, &asked).await
     }
 
     /// Hands the lead to another voter, if this node has it: before a planned stop.
@@ -489,6 +505,14 @@ enum Target {
 }
 
 impl Handler for Shared {
+    async fn answer(&self, asked: Asked) -> Result<Pieces, String> {
+        let cluster = self.node.get().map(|node| node.identity.cluster_id.as_str());
+        if cluster != Some(asked.cluster.as_str()) {
+            return Err("this daemon is not a member of that cluster".into());
+        }
+        self.questions.answer(asked.question).await
+    }
+
     fn hello(&self) -> Hello {
         let identity = match self.node.get() {
             Some(node) => Some(node.identity.clone()),

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use futures::TryStreamExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -16,8 +18,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::codec;
-use crate::message::{self, Envelope, Hello, Refusal};
+use crate::message::{self, Asked, Envelope, Hello, Refusal};
 use crate::peers::BODY_BYTES_MAX;
+use crate::question::{Pieces, QUESTION_BYTES_MAX, STREAM_PATH};
 use crate::transport::{BoxStream, Listener};
 
 /// Connections held at a time: many more than a cluster has members.
@@ -29,7 +32,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub trait Handler: Send + Sync + 'static {
     fn hello(&self) -> Hello;
     fn handle(&self, envelope: Envelope) -> impl Future<Output = Result<message::Response, Refusal>> + Send;
+    /// A question to the daemon around the store, answered with a stream; the text of an error goes back.
+    fn answer(&self, asked: Asked) -> impl Future<Output = Result<Pieces, String>> + Send;
 }
+
+type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// Serves until `stop` says so, then ends every connection.
 pub async fn serve<H: Handler>(
@@ -93,11 +100,11 @@ async fn connection<H: Handler>(stream: BoxStream, handler: Arc<H>) -> io::Resul
         .map_err(io::Error::other)
 }
 
-async fn respond<H: Handler>(handler: &H, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn respond<H: Handler>(handler: &H, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path().to_string();
     match path.as_str() {
         "/hello" => match serde_json::to_vec(&handler.hello()) {
-            Ok(body) => Response::new(Full::new(body.into())),
+            Ok(body) => Response::new(whole(body)),
             Err(_) => status(StatusCode::INTERNAL_SERVER_ERROR),
         },
         "/peer" => {
@@ -108,16 +115,38 @@ async fn respond<H: Handler>(handler: &H, request: Request<Incoming>) -> Respons
                 return status(StatusCode::BAD_REQUEST);
             };
             match codec::encode(&handler.handle(envelope).await) {
-                Ok(body) => Response::new(Full::new(body.into())),
+                Ok(body) => Response::new(whole(body)),
                 Err(_) => status(StatusCode::INTERNAL_SERVER_ERROR),
+            }
+        }
+        STREAM_PATH => {
+            let Ok(body) = Limited::new(request.into_body(), QUESTION_BYTES_MAX).collect().await else {
+                return status(StatusCode::PAYLOAD_TOO_LARGE);
+            };
+            let Ok(asked) = codec::decode::<Asked>(&body.to_bytes()) else {
+                return status(StatusCode::BAD_REQUEST);
+            };
+            match handler.answer(asked).await {
+                Ok(pieces) => {
+                    Response::new(StreamBody::new(pieces.map_ok(hyper::body::Frame::data)).boxed_unsync())
+                }
+                Err(why) => {
+                    let mut response = Response::new(whole(why.into_bytes()));
+                    *response.status_mut() = StatusCode::CONFLICT;
+                    response
+                }
             }
         }
         _ => status(StatusCode::NOT_FOUND),
     }
 }
 
-fn status(code: StatusCode) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
+fn whole(bytes: Vec<u8>) -> Body {
+    Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync()
+}
+
+fn status(code: StatusCode) -> Response<Body> {
+    let mut response = Response::new(whole(Vec::new()));
     *response.status_mut() = code;
     response
 }

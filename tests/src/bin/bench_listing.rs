@@ -42,6 +42,7 @@ async fn bench(count: usize) {
         machine: MachineId::new("m0").expect("an id"),
         version: "0".into(),
         init: Arc::new(|_| async { Err(InitError::Exists { id: "c".into() }) }.boxed()),
+        ask: Arc::new(|_, _| async { Err("there is no other machine".into()) }.boxed()),
     };
     let (stop, stopping) = watch::channel(false);
     let socket = http::bind(&path).await.expect("a socket");

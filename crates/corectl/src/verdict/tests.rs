@@ -11,6 +11,7 @@ fn unit(desired_state: State, alter: impl FnOnce(&mut Unit)) -> Known {
         current_state: State::Inactive,
         generation: Generation(7),
         hash: String::new(),
+        global: false,
         description: String::new(),
         machine: MachineId::new("m1").ok(),
         reason: None,
@@ -50,6 +51,7 @@ fn check(goal: Goal, known: Known, expected: &str) {
         Verdict::Pending(text) => format!(".{text}"),
         Verdict::Unplaced(text) => format!("?{text}"),
         Verdict::Reached(text) => format!("+{text}"),
+        Verdict::Settling(text) => format!("settling: {text}"),
         Verdict::Failed { why, journal } => [vec![format!("!{why}")], journal].concat().join(" | "),
     };
     assert_eq!(said, expected, "{goal:?} of {known:?}");

@@ -50,12 +50,17 @@ async fn lists_and_status() {
         0,
         &format!(
             "● a.service - Sleep\n     Loaded: loaded (hash {hash})\n     Active: active (running)\n    \
-             Machine: h1 (10.0.0.1), fewest units (0)\n    Desired: launched (generation {generation})\n"
+             Machine: h1 (10.0.0.1), fewest units (0)\n    Desired: launched (generation {generation})\n\n\
+             h1 (10.0.0.1):\n● a.service on m1\n"
         ),
         "",
     );
+    let brief = play.run(&["status", "--brief", "a"]).await;
+    assert!(brief.code == 0 && !brief.out.contains("on m1"), "{}", brief.out);
+    // Its machine does not answer; what the cluster knows is told all the same.
     let failed = play.run(&["status", "c"]).await;
     assert_eq!(failed.code, 3);
+    assert_eq!(failed.err, "corectl: h2 (10.0.0.2): cannot reach 10.0.0.2:7340: connection refused\n");
     let end = "    Failure: start job failed: exit-code (status 3)\n\nlast words\n";
     assert!(failed.out.starts_with("× c.service - Sleep\n") && failed.out.ends_with(end), "{}", failed.out);
     let unknown = play.run(&["status", "a", "x"]).await;
@@ -96,11 +101,20 @@ async fn errors_are_the_daemons_own() {
     assert_eq!(gone.code, 1);
     let socket = play.socket().display().to_string();
     assert!(gone.err.contains(&socket) && gone.err.contains("is coreinitd running?"), "{}", gone.err);
-    play.run(&["--endpoint", "http://x", "list-units"]).await.is(
+    play.run(&["--endpoint", "https://x", "list-units"]).await.is(
         1,
         "",
-        "corectl: endpoint \"http://x\" is neither a path nor unix://PATH\n",
+        "corectl: endpoint \"https://x\" is neither a path, nor unix://PATH, nor http://HOST:PORT\n",
     );
+    let refused = play.run(&["--endpoint", "http://127.0.0.1:1", "list-units"]).await;
+    assert!(refused.err.starts_with("corectl: cannot connect to http://127.0.0.1:1: "), "{}", refused.err);
+    play.run(&["--driver", "etcd", "list-units"]).await.is(
+        1,
+        "",
+        "corectl: there is no driver \"etcd\": the daemons keep the state themselves, so API is all\n",
+    );
+    assert_eq!(play.run(&["verify", "a.service"]).await.code, 2);
+    assert_eq!(play.run(&["help", "start"]).await.code, 0);
     assert_eq!(play.run(&["start"]).await.code, 2);
     assert_eq!(play.run(&["bogus"]).await.code, 2);
     play.run(&["--version"]).await.is(0, &format!("corectl {}\n", env!("CARGO_PKG_VERSION")), "");
@@ -119,4 +133,71 @@ async fn a_reader_may_go_away() {
     let output = command.output().await.unwrap();
     assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
     assert!(output.stdout.starts_with(b"UNIT"));
+}
+
+#[tokio::test]
+async fn a_journal_comes_from_the_units_machine() {
+    let play = Play::begin().await;
+    play.running("a.service").await;
+    play.create("b.service", Launched).await;
+    let followed = play.run(&["journal", "-n", "3", "-f", "-o", "cat", "a"]).await;
+    let broke_off = "corectl: the journal broke off: its machine, or a daemon on the way, went away\n";
+    followed.is(1, "a.service on m1: 3 lines, cat, followed\n", broke_off);
+    play.run(&["journal", "a.service", "--machine", "h1"]).await.is(
+        0,
+        "a.service on m1: 10 lines, short\n",
+        "",
+    );
+    play.run(&["journal", "a", "-m", "m2"]).await.is(
+        1,
+        "",
+        "corectl: cannot reach 10.0.0.2:7340: connection refused\n",
+    );
+    play.run(&["journal", "a", "-m", "h9"]).await.is(1, "", "corectl: no machine is called \"h9\"\n");
+    play.run(&["journal", "b"]).await.is(1, "", "corectl: unit b.service is on no machine\n");
+    play.run(&["journal", "c"]).await.is(1, "", "corectl: unit c.service is not in the cluster\n");
+    let too_many = play.run(&["journal", "a", "-n", "1000000"]).await;
+    assert!(too_many.code == 1 && too_many.err.contains("lines must be 0 to 100000"), "{}", too_many.err);
+}
+
+#[tokio::test]
+async fn lists_have_the_columns_that_are_asked_for() {
+    let play = Play::begin().await;
+    play.running("a.service").await;
+    let hash: String = play.state().units.values().next().unwrap().file.hash().to_string();
+    let units = play.run(&["list-units", "--fields", "hash,unit", "-l"]).await;
+    units.is(0, &format!("{:<40}  UNIT\n{hash}  a.service\n", "HASH"), "");
+    play.run(&["list-unit-files", "--no-legend", "--fields=unit,desc,global"]).await.is(
+        0,
+        "a.service  Sleep  false\n",
+        "",
+    );
+    play.run(&["list-machines", "--fields=ip"]).await.is(0, "IP\n10.0.0.1\n10.0.0.2\n", "");
+    assert_eq!(play.run(&["list-units", "--fields=bogus"]).await.code, 2);
+}
+
+/// The shell's question is answered with what the cluster has, and nothing when nobody answers.
+#[tokio::test]
+async fn units_and_machines_are_completed() {
+    let mut play = Play::begin().await;
+    play.running("web@1.service").await;
+    play.file("web.socket", "[Socket]\nListenStream=1\n");
+    let check = async |play: &Play, words: &[&str], expected: &str| {
+        let mut shell = play.command(&[&["--", "corectl"], words].concat());
+        shell.env("COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", words.len().to_string());
+        shell.env("_CLAP_IFS", "\n");
+        let output = shell.output().await.unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), expected, "{words:?}");
+    };
+    check(&play, &["stop", "we"], "web@1.service\nweb.socket").await;
+    check(&play, &["drain", "h"], "h1\nh2").await;
+    play.stop_serving().await;
+    check(&play, &["journal", "we"], "web.socket").await;
+    for shell in ["bash", "zsh", "fish"] {
+        let script = play.run(&["completion", shell]).await;
+        assert!(script.code == 0 && script.out.contains("COMPLETE"), "{shell}");
+    }
+    play.run(&["man", "pages"]).await.is(0, "", "");
+    let page = std::fs::read_to_string(play.dir.path().join("pages/corectl-start.1")).unwrap();
+    assert!(page.contains("all\\-machines") || page.contains("all-machines"), "{page}");
 }

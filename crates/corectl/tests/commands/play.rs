@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use cluster::{
     Assignment, ClusterState, Command, DesiredState, Failure, MachineId, MachineInfo, Observed, UnitFile,
     UnitName,
 };
-use coreinitd::http::{self, HttpParts, InitError};
+use coreinitd::http::{self, HttpParts, InitError, Question, Words};
 use store::{MemoryStore, Role, Store};
 use tokio::process::Child;
 use tokio::sync::watch;
@@ -62,6 +62,7 @@ impl Play {
             store: self.store.clone(),
             machine: id("m1"),
             version: "1".into(),
+            ask: Arc::new(|machine, question| Box::pin(async move { told(&machine, &question) })),
             init: Arc::new(|_| Box::pin(async { Err(InitError::Exists { id: "c1".into() }) })),
         };
         let (stop, stopping) = watch::channel(false);
@@ -85,11 +86,23 @@ impl Play {
         fs::write(self.dir.path().join(name), text).unwrap();
     }
 
-    pub fn child(&self, arguments: &[&str]) -> Child {
+    pub fn command(&self, arguments: &[&str]) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_corectl"));
         command.args(arguments).current_dir(self.dir.path()).kill_on_drop(true);
         command.env("COREINIT_ENDPOINT", format!("unix://{}", self.socket().display()));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub fn child(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).spawn().unwrap()
+    }
+
+    /// A command that talks to another socket than the daemon's own.
+    pub async fn run_at(&self, socket: &Path, arguments: &[&str]) -> Said {
+        let endpoint = format!("unix://{}", socket.display());
+        let arguments = [&["--endpoint", &endpoint], arguments].concat();
+        end(self.spawn(&arguments)).await
     }
 
     /// Begins a command; it ends with [`end`].
@@ -189,6 +202,23 @@ impl Play {
     pub fn lead(&self, leads: bool) {
         self.store.set_role(if leads { Role::Leader { term: 1 } } else { Role::Leaderless });
     }
+}
+
+/// What the machines' own programs say. m2 does not answer.
+fn told(machine: &MachineId, question: &Question) -> Result<Words, String> {
+    if machine.as_str() == "m2" {
+        return Err("cannot reach 10.0.0.2:7340: connection refused".into());
+    }
+    let text = match question {
+        Question::Journal { unit, lines, follow, output } => {
+            format!(
+                "{unit} on {machine}: {lines} lines, {output}{}\n",
+                if *follow { ", followed" } else { "" }
+            )
+        }
+        Question::Status { unit } => format!("0\n● {unit} on {machine}\n"),
+    };
+    Ok(Box::pin(futures::stream::iter([Ok(text.into())])))
 }
 
 pub fn name(text: &str) -> UnitName {

@@ -171,3 +171,55 @@ async fn somebody_else_may_change_his_mind() {
     play.propose(set).await;
     end(start).await.is(1, "", "corectl: a.service: somebody else wants it inactive by now\n");
 }
+
+#[tokio::test]
+async fn restart_stops_first_and_then_starts() {
+    let play = Play::begin().await;
+    play.running("a.service").await;
+    play.running("b.service").await;
+    let restart = play.spawn(&["restart", "a", "b"]);
+    play.until_desired("a.service", Loaded).await;
+    assert_eq!(play.desired("b.service"), Some(Launched), "one after another");
+    play.report("a.service", "m1", "inactive", "dead").await;
+    play.until_desired("a.service", Launched).await;
+    play.report("a.service", "m1", "failed", "failed").await;
+    end(restart).await.is(
+        1,
+        "",
+        "corectl: a.service: failed (failed) on h1 (10.0.0.1)\n\
+         corectl: not restarted, since a.service was not: b.service\n",
+    );
+    play.run(&["restart", "a", "x"]).await.is(
+        1,
+        "",
+        "corectl: unit x.service is not in the cluster\ncorectl: nothing was restarted\n",
+    );
+}
+
+#[tokio::test]
+async fn a_global_unit_is_waited_for_on_every_machine_that_takes_it() {
+    let play = Play::begin().await;
+    let text = format!("{GOOD}[X-Fleet]\nGlobal=true\n");
+    let file = Some(cluster::UnitFile::parse(&text).unwrap());
+    play.propose(Command::SetUnit { name: name("g.service"), file, desired: Some(Inactive) }).await;
+    let start = play.spawn(&["start", "g"]);
+    play.until_desired("g.service", Launched).await;
+    play.report("g.service", "m1", "active", "running").await;
+    play.report("g.service", "m2", "activating", "start").await;
+    play.report("g.service", "m2", "active", "running").await;
+    let both = "active (running) on h1 (10.0.0.1), active (running) on h2 (10.0.0.2)";
+    end(start).await.is(0, &format!("g.service: {both}\n"), "");
+
+    let restart = play.spawn(&["stop", "g"]);
+    play.until_desired("g.service", Loaded).await;
+    play.report("g.service", "m1", "inactive", "dead").await;
+    play.report_failure("g.service", "m2", "active", "running", Some("it will not stop")).await;
+    end(restart).await.is(
+        1,
+        "",
+        "corectl: g.service: active (running) on h2 (10.0.0.2): it will not stop\n    last words\n",
+    );
+    let status = play.run(&["status", "--brief", "g"]).await;
+    assert!(status.out.contains("    Machine: every machine that suits it\n"), "{}", status.out);
+    assert!(status.out.contains("         On: h1 (10.0.0.1): inactive (dead)\n"), "{}", status.out);
+}

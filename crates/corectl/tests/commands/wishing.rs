@@ -177,3 +177,42 @@ async fn more_names_than_fit_into_a_request() {
     assert_eq!((said.code, said.err.as_str(), said.out.lines().count()), (0, "", 3000));
     assert!(play.state().units.is_empty());
 }
+
+#[tokio::test]
+async fn instances_are_counted() {
+    let play = Play::begin().await;
+    play.file("web@.service", GOOD);
+    let started = "web@1.service: will be started\nweb@2.service: will be started\n";
+    play.run(&["start", "--no-block", "--count", "2", "web@.service"]).await.is(0, started, "");
+    play.run(&["start", "--no-block", "--count=3", "web@"]).await.is(
+        0,
+        &format!("{started}web@3.service: will be started\n"),
+        "",
+    );
+    let fewer = play.run(&["start", "--no-block", "--worker=1", "web@.service"]).await;
+    fewer.is(
+        0,
+        "web@1.service: will be started\n",
+        "beyond 1, and left as they are: web@2.service web@3.service; `corectl destroy` takes them away\n",
+    );
+    assert_eq!(play.desired("web@3.service"), Some(Launched));
+    let no_template = play.run(&["start", "--count", "2", "web.service"]).await;
+    assert!(no_template.code == 1 && no_template.err.contains("web@.service"), "{}", no_template.err);
+}
+
+#[tokio::test]
+async fn what_is_required_is_written_into_the_file() {
+    let play = Play::begin().await;
+    play.file("a.service", GOOD);
+    play.run(&["start", "--no-block", "--require", "disk=ssd,zone=a", "a.service"]).await.is(
+        0,
+        "a.service: will be started\n",
+        "",
+    );
+    let text = play.state().units[&name("a.service")].file.text().to_string();
+    assert!(text.ends_with("\n\n[X-Coreinit]\nMachineMetadata=disk=ssd\nMachineMetadata=zone=a\n"), "{text}");
+    std::fs::remove_file(play.dir.path().join("a.service")).unwrap();
+    let again = play.run(&["start", "--no-block", "--require", "disk=hdd", "a"]).await;
+    assert!(again.code == 1 && again.err.contains("asks for disk=ssd itself"), "{}", again.err);
+    assert_eq!(play.run(&["start", "--require", "disk", "a"]).await.code, 2);
+}

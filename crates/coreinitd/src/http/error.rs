@@ -36,6 +36,14 @@ pub(super) enum Refusal {
     /// Nothing was changed.
     #[error("the cluster has no leader: {hint}{}", for_how_long(.silent))]
     NoLeader { hint: String, silent: Option<Duration> },
+    #[error("{0} journals are open already, which is the limit")]
+    TooManyJournals(usize),
+    /// There is no machine to ask.
+    #[error("{0}")]
+    Nowhere(String),
+    /// The machine that was asked did not answer, or said no.
+    #[error("{0}")]
+    Unanswered(String),
     #[error(transparent)]
     Rejected(#[from] Rejected),
     #[error(transparent)]
@@ -55,7 +63,11 @@ impl Refusal {
             Refusal::NothingToUpdate => StatusCode::CONFLICT,
             Refusal::Invalid(_) => StatusCode::BAD_REQUEST,
             Refusal::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Refusal::TooManyStreams(_) | Refusal::NoLeader { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::TooManyStreams(_) | Refusal::TooManyJournals(_) | Refusal::NoLeader { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Refusal::Nowhere(_) => StatusCode::CONFLICT,
+            Refusal::Unanswered(_) => StatusCode::BAD_GATEWAY,
             Refusal::Rejected(rejected) => rejected_status(rejected),
             Refusal::Propose(error) => match error {
                 ProposeError::Unformed { .. }

@@ -9,6 +9,7 @@ mod events;
 mod feed;
 mod fleet;
 mod handed_over;
+mod journal;
 mod listen;
 mod metrics;
 mod page_token;
@@ -31,7 +32,7 @@ use cluster::{ClusterState, Command, MachineId};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use store::{Committed, ProposeError, ReadError, Store};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use error::Refusal;
 use feed::{Feed, Follower};
@@ -40,6 +41,7 @@ use patience::{LEADERLESS_MAX, Leaderless, Watcher};
 use view::Placement;
 
 pub use handed_over::handed_over;
+pub use journal::{AskMachine, JOURNALS_MAX, Question, Words};
 pub use listen::{Door, ListenError, SOCKET_GROUP, bind, bind_tcp};
 
 /// Of one whole request: a batch of several hundred ordinary unit files, or some of the largest.
@@ -62,6 +64,7 @@ pub struct HttpParts {
     /// Of coreinit, such as `0.1.0`.
     pub version: String,
     pub init: InitCluster,
+    pub ask: AskMachine,
 }
 
 /// Forms a cluster of this machine alone, with that name if one is given. It returns when the store can be
@@ -85,6 +88,8 @@ struct Room {
     feed: Arc<Feed>,
     leaderless: Arc<Leaderless>,
     requests: Requests,
+    /// Journals that may still be opened.
+    journals: Arc<Semaphore>,
 }
 
 impl Room {
@@ -135,9 +140,11 @@ pub fn router(parts: HttpParts) -> (Router, Background) {
     let server = HeaderValue::try_from(format!("coreinitd/{}", parts.version))
         .unwrap_or(HeaderValue::from_static("coreinitd"));
     let (leaderless, watcher) = patience::watch_leader(parts.store.role());
-    let room = Arc::new(Room { parts, placement, feed, leaderless, requests: Requests::default() });
+    let journals = Arc::new(Semaphore::new(JOURNALS_MAX));
+    let room = Arc::new(Room { parts, placement, feed, leaderless, requests: Requests::default(), journals });
     let router = Router::new()
         .merge(v1::routes())
+        .merge(journal::routes())
         .merge(fleet::routes())
         .route("/metrics", any(metrics::metrics))
         .fallback(|| async { Refusal::NoRoute })

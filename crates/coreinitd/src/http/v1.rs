@@ -30,7 +30,7 @@ pub(super) fn routes() -> Router<Arc<Room>> {
         .route("/v1/events", only("GET and POST", get(events).post(events_of)))
 }
 
-fn only(methods: &'static str, router: MethodRouter<Arc<Room>>) -> MethodRouter<Arc<Room>> {
+pub(super) fn only(methods: &'static str, router: MethodRouter<Arc<Room>>) -> MethodRouter<Arc<Room>> {
     router.fallback(move || async move {
         Refusal::Method(match methods {
             "GET" => "only GET supported against this resource",

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use api::v1;
 use cluster::{
-    ClusterState, DesiredState, Liveness, MachineId, Observed, Unit, UnitName, Unplaced, schedule,
+    ClusterState, DesiredState, Liveness, MachineId, Observed, Unit, UnitFile, UnitName, Unplaced, schedule,
 };
 
 /// One state together with what follows from it but is not stored.
@@ -81,6 +81,14 @@ pub(super) fn current_state(state: &ClusterState, name: &UnitName, unit: &Unit) 
     }
 }
 
+/// `Global=` in any of the sections that speak to the cluster; the last value counts.
+fn is_global(file: &UnitFile) -> bool {
+    let values = ["X-Fleet", "X-Coreinit", "X-Flt"].into_iter().flat_map(|name| file.values(name, "Global"));
+    values.last().is_some_and(|value| {
+        ["true", "yes", "1", "on", "t"].iter().any(|truth| value.eq_ignore_ascii_case(truth))
+    })
+}
+
 impl Snapshot {
     pub(super) fn unit(&self, name: &UnitName) -> Option<v1::Unit> {
         let state = &*self.state;
@@ -93,6 +101,7 @@ impl Snapshot {
             generation: unit.generation,
             hash: unit.file.hash().to_string(),
             description: unit.file.values("Unit", "Description").next().unwrap_or_default().into(),
+            global: is_global(&unit.file),
             machine: assignment.map(|assignment| assignment.machine.clone()),
             reason: assignment.map(|assignment| assignment.reason.clone()),
             unplaced: self.unplaced.get(name).map(|unplaced| unplaced.why.clone()),
@@ -127,6 +136,7 @@ impl Snapshot {
                 Liveness::Lost => v1::MachineState::Lost,
             },
             units,
+            schedulable: true,
         })
     }
 

@@ -48,7 +48,14 @@ pub fn parts(store: &Arc<MemoryStore>) -> HttpParts {
         }
         .boxed()
     };
-    HttpParts { store, machine: machine("m1"), version: "9.9.9".into(), init: Arc::new(init) }
+    let ask = |_, _| Box::pin(async { Err("no machine answers here".into()) }) as _;
+    HttpParts {
+        store,
+        machine: machine("m1"),
+        version: "9.9.9".into(),
+        init: Arc::new(init),
+        ask: Arc::new(ask),
+    }
 }
 
 pub fn soon() -> Instant {
