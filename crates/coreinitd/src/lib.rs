@@ -2,6 +2,7 @@
 //! its machine's systemd. The rooms do not call each other: `run` builds them and hands each what it needs.
 
 pub mod agent;
+pub mod capacity;
 pub mod config;
 pub mod http;
 pub mod leader;

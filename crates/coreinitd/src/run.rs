@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::config::{Config, Engine};
 use crate::systemd::{DBus, UnitManager};
-use crate::{agent, http, leader, presence};
+use crate::{agent, capacity, http, leader, presence};
 
 /// The work of handing over the lead is given so long at a planned stop.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -72,11 +72,14 @@ async fn serve(
         }
     });
     rooms.spawn(leader::run(dynamic.clone(), config.machine_lost_after, stopping.clone()));
+    let capacity = capacity::read(Path::new("/proc"));
     let info = MachineInfo {
         name: config.machine_name.clone(),
         address: config.address(),
         version,
         metadata: config.metadata.clone(),
+        memory_bytes: capacity.memory_bytes,
+        cpu_millis: capacity.cpu_millis,
     };
     rooms.spawn(presence::run(dynamic.clone(), config.machine.clone(), info, stopping.clone()));
     let parts = agent::AgentParts {
