@@ -187,6 +187,9 @@ pub struct Explanation {
     pub unit: UnitName,
     /// The machine that it is on.
     pub placed: Option<MachineId>,
+    /// What has come of the unit's wish, and why, in one line.
+    #[serde(default)]
+    pub summary: String,
     pub machines: Vec<ExplainedMachine>,
 }
 
@@ -196,6 +199,12 @@ pub struct ExplainedMachine {
     pub name: String,
     /// It would take the unit.
     pub fits: bool,
+    /// The unit is there, or is to be there.
+    #[serde(default)]
+    pub home: bool,
+    /// How many units stand there, this one not counted.
+    #[serde(default)]
+    pub units: usize,
     /// Everything that speaks against it.
     pub reasons: Vec<String>,
 }
@@ -208,6 +217,13 @@ pub struct Move {
     pub machine: Option<String>,
 }
 
+/// These units have been asked to leave their machine: the one that was named, and those that hang together
+/// with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moving {
+    pub units: Vec<UnitName>,
+}
+
 /// What would even out the machines. Nothing of it is done by asking.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rebalance {
@@ -217,6 +233,9 @@ pub struct Rebalance {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedMove {
     pub unit: UnitName,
+    /// Units that hang together with it, and go with it.
+    #[serde(default)]
+    pub with: Vec<UnitName>,
     pub from: MachineId,
     pub to: MachineId,
     pub why: String,

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use crate::command::{Applied, Change, Command, Kind, Rejected};
-use crate::record::{Assignment, Cluster, DesiredState, Liveness, Machine, MachineInfo, Observed, Unit};
+use crate::record::{
+    Assignment, Cluster, DesiredState, Leaving, Liveness, Machine, MachineInfo, Observed, Unit,
+};
 use crate::{ClusterState, Generation, MachineId, Revision, UnitFile, UnitName};
 
 impl ClusterState {
@@ -19,7 +21,7 @@ impl ClusterState {
             },
             Command::Assign { unit, machine, generation, reason } => {
                 let (machine, generation, reason) = (machine.clone(), *generation, reason.clone());
-                self.assign(unit, Assignment { machine, generation, reason })
+                self.assign(unit, Assignment { machine, generation, reason, leaving: None })
             }
             Command::Unassign { unit, machine } => match self.assignments.get(unit) {
                 Some(now) if now.machine == *machine => Ok(removed(Change::Assignment(unit.clone(), None))),
@@ -44,6 +46,10 @@ impl ClusterState {
                 Some(Liveness::Lost) | None => Ok(self.set_observed(unit, machine, None)),
             },
             Command::RemoveMachine { id } => self.remove_machine(id),
+            Command::SetSchedulable { id, schedulable } => {
+                self.alter_machine(id, |machine| machine.schedulable = *schedulable)
+            }
+            Command::MoveUnit { unit, machine, to } => self.move_unit(unit, machine, to.as_ref()),
         }
     }
 
@@ -105,10 +111,9 @@ impl ClusterState {
             return Err(Rejected::UnitInactive { name: name.clone() });
         }
         let machine = assignment.machine.clone();
-        match self.machines.get(&machine).map(|m| m.liveness) {
-            Some(Liveness::Ready) => {}
-            Some(Liveness::Lost) => return Err(Rejected::MachineLost { machine }),
-            None => return Err(Rejected::MachineUnknown { machine }),
+        let is_there = self.assignments.get(name).is_some_and(|now| now.machine == machine);
+        if !self.ready(&machine)?.schedulable && !is_there {
+            return Err(Rejected::MachineCordoned { machine });
         }
         let kind = match self.assignments.get(name) {
             None => Kind::Created,
@@ -118,12 +123,46 @@ impl ClusterState {
         Ok(Applied { kind, change: Some(Change::Assignment(name.clone(), Some(assignment))) })
     }
 
+    fn ready(&self, id: &MachineId) -> Result<&Machine, Rejected> {
+        match self.machines.get(id) {
+            Some(machine) if machine.liveness == Liveness::Ready => Ok(machine),
+            Some(_) => Err(Rejected::MachineLost { machine: id.clone() }),
+            None => Err(Rejected::MachineUnknown { machine: id.clone() }),
+        }
+    }
+
+    fn move_unit(
+        &self,
+        name: &UnitName,
+        machine: &MachineId,
+        to: Option<&MachineId>,
+    ) -> Result<Applied, Rejected> {
+        let now = self.assignments.get(name).filter(|now| now.machine == *machine);
+        let now =
+            now.ok_or_else(|| Rejected::NotAssigned { name: name.clone(), machine: machine.clone() })?;
+        match to {
+            Some(to) if to == machine => {
+                return Err(Rejected::AlreadyThere { name: name.clone(), machine: machine.clone() });
+            }
+            Some(to) if !self.ready(to)?.schedulable => {
+                return Err(Rejected::MachineCordoned { machine: to.clone() });
+            }
+            _ => {}
+        }
+        let leaving = Some(Leaving { to: to.cloned() });
+        if now.leaving == leaving {
+            return Ok(unchanged());
+        }
+        let assignment = Assignment { leaving, ..(**now).clone() };
+        Ok(Applied { kind: Kind::Updated, change: Some(Change::Assignment(name.clone(), Some(assignment))) })
+    }
+
     fn register_machine(&self, id: &MachineId, info: &MachineInfo) -> Result<Applied, Rejected> {
         if self.machines.contains_key(id) {
             return self.alter_machine(id, |machine| machine.info = info.clone());
         }
         let (info, metadata_set) = (info.clone(), BTreeMap::new());
-        let machine = Machine { info, metadata_set, liveness: Liveness::Ready };
+        let machine = Machine { info, metadata_set, liveness: Liveness::Ready, schedulable: true };
         Ok(Applied { kind: Kind::Created, change: Some(Change::Machine(id.clone(), Some(machine))) })
     }
 

@@ -70,6 +70,18 @@ pub enum Command {
     RemoveMachine {
         id: MachineId,
     },
+    /// A machine is cordoned, or takes units again.
+    SetSchedulable {
+        id: MachineId,
+        schedulable: bool,
+    },
+    /// A unit is asked to leave its machine, for `to` if one is named. Refused when it lives elsewhere by
+    /// now.
+    MoveUnit {
+        unit: UnitName,
+        machine: MachineId,
+        to: Option<MachineId>,
+    },
 }
 
 /// One record put or deleted: the whole effect of a command.
@@ -128,4 +140,8 @@ pub enum Rejected {
     MachineNotLost { machine: MachineId },
     #[error("machine {machine} still has units assigned to it, {unit} among them")]
     MachineInUse { machine: MachineId, unit: UnitName },
+    #[error("machine {machine} is cordoned")]
+    MachineCordoned { machine: MachineId },
+    #[error("unit {name} is on machine {machine} already")]
+    AlreadyThere { name: UnitName, machine: MachineId },
 }

@@ -58,6 +58,15 @@ impl Glob {
         Some(Glob { text: text.into(), parts })
     }
 
+    /// What every name that matches begins with.
+    pub(crate) fn literal_prefix(&self) -> String {
+        let literal = |part: &Part| match part {
+            Part::Char(c) => Some(*c),
+            Part::Run | Part::One | Part::Set { .. } => None,
+        };
+        self.parts.iter().map_while(literal).collect()
+    }
+
     pub(crate) fn matches(&self, name: &str) -> bool {
         // After the last run seen: where it stands, and how much of the name it does not cover yet. A run
         // before it never has to be tried again, so the time is at most the product of both lengths.

@@ -1,5 +1,6 @@
 //! Names of machines and positions in the cluster's history. Each is known good once it exists.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -38,6 +39,13 @@ impl MachineId {
     /// The first eight characters, as fleet and its users write it.
     pub fn short(&self) -> &str {
         &self.0[..self.0.len().min(8)]
+    }
+}
+
+/// Machines are looked up by the beginning of their ids.
+impl Borrow<str> for MachineId {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::{ClusterState, DesiredState, UnitName};
+use crate::{Assignment, ClusterState, DesiredState, UnitName};
 
 /// An invariant that does not hold: a bug. A replica that finds one must not go on.
 struct Broken {
@@ -21,7 +21,7 @@ impl fmt::Display for Broken {
 impl ClusterState {
     /// The first invariant that does not hold, as `Name: what was found`.
     pub fn check(&self) -> Result<(), String> {
-        let broken = [self.past_only(), self.idle_templates(), self.known_home()];
+        let broken = [self.past_only(), self.idle_templates(), self.known_home(), self.true_moves()];
         broken.into_iter().flatten().next().map_or(Ok(()), |broken| Err(broken.to_string()))
     }
 
@@ -66,6 +66,15 @@ impl ClusterState {
             found: format!("{name} is assigned to unknown {}", assignment.machine),
         })
     }
+
+    /// *True Moves*: who leaves a machine leaves it for another.
+    fn true_moves(&self) -> Option<Broken> {
+        let stays = |a: &Assignment| {
+            a.leaving.as_ref().and_then(|leaving| leaving.to.as_ref()).is_some_and(|to| *to == a.machine)
+        };
+        let (name, assignment) = self.assignments.iter().find(|(_, a)| stays(a))?;
+        Some(Broken { name: "True Moves", found: format!("{name} leaves {0} for {0}", assignment.machine) })
+    }
 }
 
 #[cfg(test)]
@@ -73,7 +82,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{Assignment, Generation, MachineId, Revision, Unit, UnitFile};
+    use crate::{Generation, Leaving, Liveness, Machine, MachineId, MachineInfo, Revision, Unit, UnitFile};
 
     /// Each invariant is broken by hand, since no command does it.
     #[test]
@@ -85,7 +94,8 @@ mod tests {
         };
         let home = |machine: &str, generation| {
             let machine = MachineId::new(machine).expect("a machine id");
-            Arc::new(Assignment { machine, generation: Generation(generation), reason: String::new() })
+            let (generation, reason) = (Generation(generation), String::new());
+            Arc::new(Assignment { machine, generation, reason, leaving: None })
         };
         let check = |break_it: &dyn Fn(&mut ClusterState), expected: &str| {
             let mut state = ClusterState { revision: Revision(7), ..ClusterState::default() };
@@ -111,6 +121,17 @@ mod tests {
         check(
             &|state| drop(state.assignments.insert(name("a.service"), home("m1", 1))),
             "Known Home: a.service is assigned to unknown m1",
+        );
+        check(
+            &|state| {
+                let mut home = (*home("m1", 1)).clone();
+                home.leaving = Some(Leaving { to: Some(home.machine.clone()) });
+                let (info, metadata_set) = (MachineInfo::default(), std::collections::BTreeMap::new());
+                let machine = Machine { info, metadata_set, liveness: Liveness::Ready, schedulable: true };
+                state.machines.insert(home.machine.clone(), machine.into());
+                state.assignments.insert(name("a.service"), home.into());
+            },
+            "True Moves: a.service leaves m1 for m1",
         );
     }
 }

@@ -9,11 +9,15 @@
 mod activation;
 mod apply;
 mod command;
+mod explain;
 mod glob;
+mod global;
 mod ids;
 mod invariant;
+mod need;
 mod plan;
 mod record;
+mod relocate;
 mod requirement;
 mod schedule;
 mod state;
@@ -22,13 +26,17 @@ mod unit_name;
 
 pub use activation::activated_unit;
 pub use command::{Applied, Change, Command, Kind, Outcome, Rejected};
+pub use explain::{Explanation, Opinion, explain};
+pub use global::wanted_on;
 pub use ids::{Generation, IdError, MachineId, Revision};
 pub use plan::{Action, Current, Desired, Job, JobKind, plan};
 pub use record::{
-    Assignment, Cluster, Condition, DesiredState, Failure, Liveness, Machine, MachineInfo, Observed, Unit,
+    Assignment, Cluster, Condition, DesiredState, Failure, Leaving, Liveness, Machine, MachineInfo, Observed,
+    Unit,
 };
-pub use requirement::{RequirementError, Requirements, Warning, launch_states, validate};
-pub use schedule::{Decision, Schedule, Unplaced, schedule};
+pub use relocate::{MoveRefused, Relocation, move_unit, rebalance};
+pub use requirement::{RequirementError, Requirements, Warning, is_global, launch_states, validate};
+pub use schedule::{Decision, Schedule, Scheduler, Unplaced, schedule};
 pub use state::ClusterState;
 pub use unit_file::{UNIT_FILE_BYTES_MAX, UnitFile, UnitFileError, UnitHash, UnitOption};
 pub use unit_name::{UnitName, UnitNameError};

@@ -61,16 +61,28 @@ pub struct Assignment {
     pub generation: Generation,
     /// For people: why this machine.
     pub reason: String,
+    /// The unit was asked to go. It stops here, and then gets its next home in one step: the record is never
+    /// without a machine meanwhile.
+    pub leaving: Option<Leaving>,
 }
 
-/// A member. `info` is written by the machine itself, `metadata_set` by an administrator, the rest by the
-/// leader.
+/// A unit's way from one machine to another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// Where it should go, if that machine still takes it then.
+    pub to: Option<MachineId>,
+}
+
+/// A member. `info` is written by the machine itself, `metadata_set` and `schedulable` by an administrator,
+/// the rest by the leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     pub info: MachineInfo,
     /// Metadata set through the API; it overlays the machine's own. `None` hides the machine's own value.
     pub metadata_set: BTreeMap<String, Option<String>>,
     pub liveness: Liveness,
+    /// False on a cordoned machine: it keeps its units and gets no new ones.
+    pub schedulable: bool,
 }
 
 impl Machine {
@@ -97,6 +109,10 @@ pub struct MachineInfo {
     /// Of coreinit, such as `0.1.0`.
     pub version: String,
     pub metadata: BTreeMap<String, String>,
+    /// All its memory; 0 when unknown, and then it is not counted.
+    pub memory_bytes: u64,
+    /// All its processors, in thousandths of one; 0 when unknown, and then they are not counted.
+    pub cpu_millis: u64,
 }
 
 /// Whether the leader hears from a machine.

@@ -1,13 +1,18 @@
 //! What a unit file asks of its home, in the sections `[X-Fleet]`, `[X-Coreinit]` and `[X-Flt]`, and what a
 //! set of units asks of each other.
 //!
-//! The rules are fleet's, with two exceptions for the user's sake: an empty value takes back the values
-//! before it, as everywhere in systemd, and what fleet would have ignored in silence is refused.
+//! The rules are fleet's, with three exceptions for the user's sake: an empty value takes back the values
+//! before it, as everywhere in systemd; what fleet would have ignored in silence is refused; and what some
+//! cluster can meet is taken, also where fleet did not care to (`MachineID=` with others).
+
+mod key;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
+use self::key::Key;
+pub use self::key::Warning;
 use crate::glob::Glob;
+use crate::need::{Memory, Need, bytes, cpu_millis, memory};
 use crate::unit_file::OUR_SECTIONS;
 use crate::{DesiredState, UnitFile, UnitName};
 
@@ -22,6 +27,17 @@ pub struct Requirements {
     pub(crate) metadata: BTreeMap<String, BTreeSet<String>>,
     /// `Conflicts=`: units that must have another home.
     pub(crate) conflicts: BTreeSet<Glob>,
+    /// `Replaces=`: units that have to go when this one comes.
+    pub(crate) replaces: BTreeSet<Glob>,
+    /// Of a singleton: the roles of which a machine can hold only one.
+    pub(crate) roles: BTreeSet<String>,
+    /// `Global=`: every machine that fits is a home.
+    pub(crate) is_global: bool,
+    /// `PreferMetadata=`: the more of these pairs a machine has, the better.
+    pub(crate) preferred: BTreeSet<(String, String)>,
+    /// `Spread=`: the metadata key over whose values the template's instances are spread.
+    pub(crate) spread: Option<String>,
+    pub(crate) need: Need,
 }
 
 /// Why a unit's requirements cannot be met by any cluster. The texts of impossible combinations are fleet's.
@@ -35,89 +51,18 @@ pub enum RequirementError {
     Together(&'static str, &'static str),
     #[error("{option}={value} in section [{section}]: {reason}")]
     Value { section: String, option: String, value: String, reason: String },
-    #[error(
-        "Global units are not supported yet; start an instance for each machine, with Conflicts= between them"
-    )]
-    Global,
     #[error("there is not one option in any section of it; a unit file has sections such as [Service]")]
     Empty,
-    #[error("Replaces= is not supported yet; use Conflicts=, or destroy the unit that is to be replaced")]
-    Replaces,
 }
 
-/// Something in a unit file that is probably not what its author meant. It has no effect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Warning {
-    section: String,
-    name: String,
-    hint: Option<&'static str>,
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unrecognized requirement in [{}] section: {:?}", self.section, self.name)?;
-        self.hint.map_or(Ok(()), |hint| write!(f, "; did you mean {hint:?}?"))
-    }
-}
-
-/// Checks what a unit asks of the cluster, before it is stored: what can never be met is an error, what has
-/// no effect a warning.
+/// Checks what a unit asks of the cluster, before it is stored, be it new, replaced, or an instance of a
+/// template: what can never be met is an error, what has no effect a warning.
 pub fn validate(name: &UnitName, file: &UnitFile) -> Result<Vec<Warning>, RequirementError> {
     if file.options().is_empty() {
         return Err(RequirementError::Empty);
     }
     Requirements::of(name, file)?;
-    let ours = file.options().iter().filter(|option| OUR_SECTIONS.contains(&&*option.section));
-    let unknown = ours.filter(|option| Key::named(&option.name).is_none());
-    Ok(unknown
-        .map(|option| Warning {
-            section: option.section.clone(),
-            name: option.name.clone(),
-            hint: hint(&option.name),
-        })
-        .collect())
-}
-
-/// The option that was probably meant by one that does not exist.
-fn hint(name: &str) -> Option<&'static str> {
-    const OLD: [(&str, &str); 4] = [
-        ("X-Coreinit-Peers", "MachineOf"),
-        ("X-Coreinit-MachineSingleton", "Conflicts"),
-        ("X-Peers", "MachineOf"),
-        ("Peers", "MachineOf"),
-    ];
-    let plain = name.trim_start_matches("X-").trim_start_matches("Condition");
-    let now = ["MachineID", "MachineOf", "MachineMetadata", "Conflicts", "Global", "Replaces"];
-    let old = OLD.iter().find(|(old, _)| *old == name).map(|(_, now)| *now);
-    old.or_else(|| now.into_iter().find(|known| known.eq_ignore_ascii_case(plain)))
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
-    MachineId,
-    ConditionMachineId,
-    ConditionMachineBootId,
-    MachineOf,
-    MachineMetadata,
-    Conflicts,
-    Global,
-    Replaces,
-}
-
-impl Key {
-    fn named(name: &str) -> Option<Key> {
-        Some(match name {
-            "MachineID" => Key::MachineId,
-            "X-ConditionMachineID" => Key::ConditionMachineId,
-            "X-ConditionMachineBootID" => Key::ConditionMachineBootId,
-            "MachineOf" | "X-ConditionMachineOf" => Key::MachineOf,
-            "MachineMetadata" | "X-ConditionMachineMetadata" => Key::MachineMetadata,
-            "Conflicts" | "X-Conflicts" => Key::Conflicts,
-            "Global" => Key::Global,
-            "Replaces" => Key::Replaces,
-            _ => return None,
-        })
-    }
+    Ok(key::warnings(name, file))
 }
 
 /// One value, with the place it came from for error texts.
@@ -134,48 +79,109 @@ impl Value<'_> {
         let (section, option) = (self.section.into(), self.option.into());
         RequirementError::Value { section, option, value: self.text.clone(), reason: reason.into() }
     }
+
+    fn is_yes(&self) -> bool {
+        ["true", "yes", "1", "on", "t"].iter().any(|yes| self.text.eq_ignore_ascii_case(yes))
+    }
 }
 
 impl Requirements {
-    /// Reads them; refuses what no cluster can meet, or this one not yet.
+    /// Reads them; refuses what no cluster can meet.
     pub fn of(name: &UnitName, file: &UnitFile) -> Result<Requirements, RequirementError> {
+        let mut requirements = Requirements { need: Need::of_limits(file), ..Requirements::default() };
         if !file.asks() {
-            return Ok(Requirements::default());
+            return Ok(requirements);
         }
         let mut values = collect(name, file);
-        let mut of = |key| values.remove(&key).unwrap_or_default();
+        let mut of = |key| -> Vec<Value> {
+            let mut of = values.remove(&key).unwrap_or_default();
+            of.retain(|value| !value.is_open);
+            of
+        };
         let pins = [of(Key::MachineId), of(Key::ConditionMachineId), of(Key::ConditionMachineBootId)];
-        let machine = pins.into_iter().find_map(|pins| pins.into_iter().next()).map(|pin| pin.text);
-        let mut peers = BTreeSet::new();
-        for value in of(Key::MachineOf).iter().filter(|value| !value.is_open) {
+        requirements.machine = pins.into_iter().find_map(|pins| pins.into_iter().next()).map(|pin| pin.text);
+        for value in of(Key::MachineOf).into_iter().chain(of(Key::Peers)) {
             let peer = UnitName::new(&value.text);
             let peer = peer.map_err(|error| value.wrong(format!("expected the name of a unit: {error}")))?;
             if peer == *name {
                 return Err(value.wrong("a unit cannot name itself"));
             }
-            peers.insert(peer);
+            requirements.peers.insert(peer);
         }
-        let mut metadata: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for value in of(Key::MachineMetadata).iter().filter(|value| !value.is_open) {
-            match value.text.split_once('=') {
-                Some((key, wanted)) if !key.is_empty() && !wanted.is_empty() && !wanted.contains('=') => {
-                    metadata.entry(key.into()).or_default().insert(wanted.into());
-                }
-                _ => return Err(value.wrong("expected KEY=VALUE")),
-            }
+        for value in of(Key::MachineMetadata) {
+            let (key, wanted) = pair(&value)?;
+            requirements.metadata.entry(key).or_default().insert(wanted);
         }
-        let conflicts = globs(of(Key::Conflicts))?;
-        let replaces = globs(of(Key::Replaces))?;
-        let is_global = of(Key::Global).last().is_some_and(|value| {
-            ["true", "yes", "1", "on", "t"].iter().any(|yes| value.text.eq_ignore_ascii_case(yes))
-        });
-        let requirements = Requirements { machine, peers, metadata, conflicts };
-        requirements.check(&replaces, is_global)?;
+        for value in of(Key::PreferMetadata) {
+            requirements.preferred.insert(pair(&value)?);
+        }
+        requirements.spread = of(Key::Spread).pop().map(|value| value.text);
+        requirements.conflicts = globs(of(Key::Conflicts))?;
+        requirements.replaces = globs(of(Key::Replaces))?;
+        requirements.is_global = of(Key::Global).last().is_some_and(Value::is_yes);
+        let roles = of(Key::Provides).into_iter().map(|value| value.text).collect();
+        if of(Key::MachineSingleton).last().is_some_and(|value| value.text == "true") {
+            requirements.roles = roles;
+        }
+        requirements.read_reservations(of)?;
+        requirements.check()?;
         Ok(requirements)
     }
 
-    /// Fleet's checks in fleet's order, then what is not built yet.
-    fn check(&self, replaces: &BTreeSet<Glob>, is_global: bool) -> Result<(), RequirementError> {
+    /// Whether the two units, of which `self` is asked by `name`, cannot share a machine.
+    pub(crate) fn clash(&self, name: &UnitName, other: &UnitName, others: &Requirements) -> bool {
+        name != other
+            && (self.conflicts.iter().any(|glob| glob.matches(other.as_str()))
+                || others.conflicts.iter().any(|glob| glob.matches(name.as_str()))
+                || !self.roles.is_disjoint(&others.roles))
+    }
+
+    pub(crate) fn suits(&self, metadata: &BTreeMap<String, String>) -> bool {
+        let fits = |(key, values): (&String, &BTreeSet<String>)| {
+            metadata.get(key).is_some_and(|value| values.contains(value))
+        };
+        self.metadata.iter().all(fits)
+    }
+
+    /// What that metadata lacks: for each key, `key=value or key=value`.
+    pub(crate) fn unmet(&self, metadata: &BTreeMap<String, String>) -> Vec<String> {
+        let fits = |key: &String, values: &BTreeSet<String>| {
+            metadata.get(key).is_some_and(|value| values.contains(value))
+        };
+        let unmet = self.metadata.iter().filter(|(key, values)| !fits(key, values));
+        let or = |(key, values): (&String, &BTreeSet<String>)| {
+            values.iter().map(|value| format!("{key}={value}")).collect::<Vec<_>>().join(" or ")
+        };
+        unmet.map(or).collect()
+    }
+
+    /// What is reserved counts instead of what the limits say.
+    fn read_reservations<'a>(
+        &mut self,
+        mut of: impl FnMut(Key) -> Vec<Value<'a>>,
+    ) -> Result<(), RequirementError> {
+        let (megabytes, cores) = (of(Key::MemoryReservationMb), of(Key::CoresReservation));
+        if let Some(value) = megabytes.last() {
+            let bytes = value.text.parse::<u64>().ok().and_then(|megabytes| megabytes.checked_mul(1 << 20));
+            self.need.memory = Memory::Bytes(bytes.ok_or_else(|| value.wrong("expected megabytes"))?);
+        }
+        if let Some(value) = cores.last() {
+            let millis = value.text.parse::<u64>().ok().and_then(|hundredths| hundredths.checked_mul(10));
+            self.need.cpu_millis = millis.ok_or_else(|| value.wrong("expected hundredths of a core"))?;
+        }
+        if let Some(value) = of(Key::MemoryReservation).last() {
+            let read = memory(&value.text).or_else(|| bytes(&value.text).map(Memory::Bytes));
+            self.need.memory = read.ok_or_else(|| value.wrong("expected a size such as 512M, or 10%"))?;
+        }
+        if let Some(value) = of(Key::CpuReservation).last() {
+            let read = cpu_millis(&value.text);
+            self.need.cpu_millis = read.ok_or_else(|| value.wrong("expected processors: 1.5, or 150%"))?;
+        }
+        Ok(())
+    }
+
+    /// Fleet's checks in fleet's order, save those that forbade what can be met.
+    fn check(&self) -> Result<(), RequirementError> {
         let clash = |globs: &BTreeSet<Glob>| {
             let pairs = self.peers.iter().flat_map(|peer| globs.iter().map(move |glob| (peer, glob)));
             let mut hits = pairs.filter(|(peer, glob)| glob.matches(peer.as_str()));
@@ -184,33 +190,40 @@ impl Requirements {
         if let Some((peer, pattern)) = clash(&self.conflicts) {
             return Err(RequirementError::PeerConflicts { peer, pattern });
         }
-        if let Some((peer, pattern)) = clash(replaces) {
+        if let Some((peer, pattern)) = clash(&self.replaces) {
             return Err(RequirementError::PeerReplaced { peer, pattern });
         }
         let (pin, peers) = (self.machine.is_some(), !self.peers.is_empty());
-        let (conflicts, replaces) = (!self.conflicts.is_empty(), !replaces.is_empty());
+        let (conflicts, replaces) = (!self.conflicts.is_empty(), !self.replaces.is_empty());
         let impossible = [
-            (pin && peers, "MachineID", "Peers"),
-            (pin && conflicts, "MachineID", "Conflicts"),
-            (pin && is_global, "MachineID", "Global"),
+            (pin && self.is_global, "MachineID", "Global"),
             (pin && replaces, "MachineID", "Replaces"),
-            (is_global && peers, "Global", "Peers"),
-            (is_global && replaces, "Global", "Replaces"),
+            (self.is_global && peers, "Global", "Peers"),
+            (self.is_global && replaces, "Global", "Replaces"),
             (conflicts && replaces, "Conflicts", "Replaces"),
         ];
-        if let Some((_, one, other)) = impossible.into_iter().find(|(both, ..)| *both) {
-            return Err(RequirementError::Together(one, other));
+        let found = impossible.into_iter().find(|(both, ..)| *both);
+        found.map_or(Ok(()), |(_, one, other)| Err(RequirementError::Together(one, other)))
+    }
+}
+
+/// Whether the unit belongs on every machine that fits.
+pub fn is_global(name: &UnitName, file: &UnitFile) -> bool {
+    file.may_be_global() && Requirements::of(name, file).is_ok_and(|requirements| requirements.is_global)
+}
+
+fn pair(value: &Value) -> Result<(String, String), RequirementError> {
+    match value.text.split_once('=') {
+        Some((key, wanted)) if !key.is_empty() && !wanted.is_empty() && !wanted.contains('=') => {
+            Ok((key.into(), wanted.into()))
         }
-        if is_global {
-            return Err(RequirementError::Global);
-        }
-        if replaces { Err(RequirementError::Replaces) } else { Ok(()) }
+        _ => Err(value.wrong("expected KEY=VALUE")),
     }
 }
 
 fn globs(values: Vec<Value>) -> Result<BTreeSet<Glob>, RequirementError> {
     let mut globs = BTreeSet::new();
-    for value in values.iter().filter(|value| !value.is_open) {
+    for value in &values {
         for pattern in value.text.split_whitespace() {
             let glob = Glob::new(pattern);
             globs.insert(glob.ok_or_else(|| value.wrong("expected unit names with *, ? or [abc] in them"))?);
@@ -223,18 +236,25 @@ fn globs(values: Vec<Value>) -> Result<BTreeSet<Glob>, RequirementError> {
 fn collect<'a>(name: &UnitName, file: &'a UnitFile) -> BTreeMap<Key, Vec<Value<'a>>> {
     let mut all: BTreeMap<Key, Vec<Value>> = BTreeMap::new();
     for option in file.options().iter().filter(|option| OUR_SECTIONS.contains(&&*option.section)) {
-        let Some(key) = Key::named(&option.name) else { continue };
+        let Some((key, metadata_key)) = Key::named(&option.name) else { continue };
         let values = all.entry(key).or_default();
         let said = option.joined();
         if said.is_empty() {
             values.clear();
             continue;
         }
-        values.extend(split(&said).into_iter().filter(|text| !text.is_empty()).map(|text| Value {
+        let said: Vec<String> = match key {
+            Key::Peers | Key::Provides => said.split(',').map(|part| part.trim().into()).collect(),
+            _ => split(&said),
+        };
+        values.extend(said.into_iter().filter(|text| !text.is_empty()).map(|text| Value {
             section: &option.section,
             option: &option.name,
             is_open: name.is_template() && ["%n", "%N", "%i"].iter().any(|s| text.contains(s)),
-            text: fill_in(name, &text),
+            text: match metadata_key {
+                Some(key) => format!("{key}={}", name.fill_in(&text)),
+                None => name.fill_in(&text),
+            },
         }));
     }
     all
@@ -256,12 +276,6 @@ fn split(line: &str) -> Vec<String> {
         }
     }
     values
-}
-
-/// Replaces the four specifiers that fleet knew; a `%` before anything else is left alone.
-fn fill_in(name: &UnitName, text: &str) -> String {
-    let filled = text.replace("%n", name.as_str()).replace("%N", name.stem());
-    filled.replace("%p", name.prefix()).replace("%i", name.instance().unwrap_or(""))
 }
 
 /// The desired state of each unit of one `corectl start`: launched, but loaded for a service whose socket is

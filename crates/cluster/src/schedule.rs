@@ -1,12 +1,18 @@
 //! Where each unit goes: the leader's decision, from the state alone.
 
+mod absorb;
 mod board;
-mod groups;
+mod fit;
+mod pattern;
+mod place;
+mod search;
+mod settle;
+mod tie;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use self::board::Board;
-use crate::{ClusterState, Command, DesiredState, Generation, Liveness, MachineId, UnitName};
+pub(crate) use self::board::{Board, SpotId, WishId};
+use crate::{ClusterState, Command, DesiredState, Generation, MachineId, UnitName};
 
 /// What the leader should propose, and why some units have no home.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,76 +61,131 @@ impl Decision {
     }
 }
 
+impl Schedule {
+    /// Takes back what was decided of a unit, since it has to make room after all.
+    fn retract(&mut self, name: &UnitName) {
+        self.unplaced.remove(name);
+        self.decisions.retain(|decision| match decision {
+            Decision::Assign { unit, .. } | Decision::Unassign { unit, .. } => unit != name,
+            Decision::Forget { .. } => true,
+        });
+    }
+}
+
 /// The least loaded machine that a unit's requirements allow. Deterministic: equal states give equal
 /// schedules, and the state with the decisions carried out asks for no more.
 ///
-/// A unit is moved only when its machine is lost or does not suit it any more, and it is not given a new home
-/// while another ready machine still runs it. A lost machine's units stay assigned to it as long as there is
-/// no other place for them.
+/// A unit is moved only when its machine is lost or does not suit it any more, when it was asked to leave, or
+/// when one that replaces it comes; and it is not given a new home while another ready machine still runs it.
+/// A lost machine's units stay assigned to it as long as there is no other place for them. Global units have
+/// no assignments: see [`wanted_on`](crate::wanted_on).
+///
+/// This is the specification: it looks at all machines for all units. [`Scheduler`] comes to the same in less
+/// time.
 pub fn schedule(state: &ClusterState) -> Schedule {
-    let mut result = Schedule::default();
-    let is_wanted =
-        |name: &UnitName| state.units.get(name).is_some_and(|unit| unit.desired != DesiredState::Inactive);
-    for (unit, assignment) in state.assignments.iter().filter(|(name, _)| !is_wanted(name)) {
-        let reason = if state.units.contains_key(unit) { "target state inactive" } else { "unit destroyed" };
-        let (unit, machine) = (unit.clone(), assignment.machine.clone());
-        result.decisions.push(Decision::Unassign { unit, machine, reason: reason.into() });
-    }
-    let mut board = Board::new(state);
-    groups::settle(&mut board);
-    refuse_impossible(&board, &mut result);
-    groups::place_all(&mut board, &mut result);
-    forget(state, &mut result);
-    result
+    let mut board = Board::exhaustive();
+    board.absorb(state);
+    board.decide()
 }
 
-/// Units that no machine can be found for, whatever there is. One whose requirements cannot be read, since it
-/// was stored by another version, is left where it is.
-fn refuse_impossible(board: &Board, result: &mut Schedule) {
-    for wish in &board.wishes {
-        let why = match (&wish.requirements, &wish.missing) {
-            (Err(_), _) if wish.home.is_some() => continue,
-            (Err(error), _) => error.to_string(),
-            (Ok(_), None) => continue,
-            (Ok(_), Some(peer)) => {
-                let what = match board.state.units.get(peer).map(|unit| unit.desired) {
-                    None => "it does not exist",
-                    Some(DesiredState::Inactive) => "its desired state is inactive",
-                    Some(DesiredState::Loaded | DesiredState::Launched) => "it cannot be scheduled itself",
-                };
-                format!("required peer Unit({peer}) is not scheduled: {what}")
+/// Keeps from one schedule to the next what it knows of the state, so that each costs what has changed.
+#[derive(Default)]
+pub struct Scheduler {
+    board: Board,
+}
+
+impl Scheduler {
+    /// What [`schedule`] says of this state. The states may come in any order.
+    pub fn schedule(&mut self, state: &ClusterState) -> Schedule {
+        // What units wanted once is remembered by number; from time to time all is read anew.
+        if self.board.wants.len() > 2 * self.board.wish_ids.len() + 1000 {
+            self.board = Board::default();
+        }
+        self.board.absorb(state);
+        let schedule = self.board.decide();
+        self.board.undo();
+        schedule
+    }
+}
+
+impl Board {
+    /// Makes the schedule; the board shows it until it is undone.
+    pub(crate) fn decide(&mut self) -> Schedule {
+        let mut result = Schedule::default();
+        for unit in &self.strays {
+            let Some(assignment) = self.state.assignments.get(unit) else { continue };
+            let reason = match self.state.units.get(unit) {
+                None => "unit destroyed",
+                Some(_) if self.wish_of(unit).is_some() => "the unit is global now",
+                Some(_) => "target state inactive",
+            };
+            let (unit, machine) = (unit.clone(), assignment.machine.clone());
+            result.decisions.push(Decision::Unassign { unit, machine, reason: reason.into() });
+        }
+        let groups = self.settle();
+        self.refuse_impossible(&mut result);
+        self.place_all(groups, &mut result);
+        self.forget(&mut result);
+        result
+    }
+
+    /// Units that no machine can be found for, whatever there is. One whose requirements cannot be read,
+    /// since it was stored by another version, is left where it is.
+    fn refuse_impossible(&mut self, result: &mut Schedule) {
+        for i in self.by_name(self.impossible.iter().copied()) {
+            let wish = self.wish(i);
+            let why = match (&wish.requirements, &wish.missing) {
+                (Err(_), _) if wish.home.is_some() => continue,
+                (Err(error), _) => error.to_string(),
+                (Ok(_), None) => continue,
+                (Ok(_), Some(peer)) => {
+                    let what = match self.state.units.get(peer).map(|unit| unit.desired) {
+                        None => "it does not exist",
+                        Some(DesiredState::Inactive) => "its desired state is inactive",
+                        Some(DesiredState::Loaded | DesiredState::Launched) => {
+                            "it cannot be scheduled itself"
+                        }
+                    };
+                    format!("required peer Unit({peer}) is not scheduled: {what}")
+                }
+            };
+            if let (Some(spot), Some(_)) = (wish.assigned, wish.home.or(wish.left)) {
+                let (unit, machine) = (wish.name.clone(), self.spot_names[spot].clone());
+                result.decisions.push(Decision::Unassign { unit, machine, reason: why.clone() });
             }
-        };
-        if let (Some(machine), Some(_)) = (wish.assigned, wish.home) {
-            let (unit, machine) = (wish.name.clone(), machine.clone());
-            result.decisions.push(Decision::Unassign { unit, machine, reason: why.clone() });
+            result.unplaced.insert(wish.name.clone(), Unplaced { why });
         }
-        result.unplaced.insert(wish.name.clone(), Unplaced { why });
     }
-}
 
-/// What machines that are not ready said of units that are, after the decisions made, not theirs.
-fn forget(state: &ClusterState, result: &mut Schedule) {
-    let gone =
-        |id: &MachineId| state.machines.get(id).is_none_or(|machine| machine.liveness == Liveness::Lost);
-    if !state.observed.keys().any(|(_, machine)| gone(machine)) {
-        return;
-    }
-    let moved: BTreeMap<UnitName, Option<MachineId>> = result
-        .decisions
-        .iter()
-        .filter_map(|decision| match decision {
-            Decision::Assign { unit, machine, .. } => Some((unit.clone(), Some(machine.clone()))),
-            Decision::Unassign { unit, .. } => Some((unit.clone(), None)),
-            Decision::Forget { .. } => None,
-        })
-        .collect();
-    for (unit, machine) in state.observed.keys().filter(|(_, machine)| gone(machine)) {
-        let assigned = state.assignments.get(unit).map(|assignment| &assignment.machine);
-        let home = moved.get(unit).map_or(assigned, Option::as_ref);
-        if home != Some(machine) || !state.units.contains_key(unit) {
-            result.decisions.push(Decision::Forget { unit: unit.clone(), machine: machine.clone() });
+    /// What machines that are not ready said of units that are, after the decisions made, not theirs. A
+    /// global unit is every machine's business as long as the machine is a member.
+    fn forget(&self, result: &mut Schedule) {
+        let mut homes: BTreeMap<&UnitName, Option<&MachineId>> = BTreeMap::new();
+        if self.silent.is_empty() {
+            return;
         }
+        for decision in &result.decisions {
+            match decision {
+                Decision::Assign { unit, machine, .. } => homes.insert(unit, Some(machine)),
+                Decision::Unassign { unit, .. } => homes.insert(unit, None),
+                Decision::Forget { .. } => None,
+            };
+        }
+        let mut forgotten: BTreeSet<(UnitName, MachineId)> = BTreeSet::new();
+        for s in &self.silent {
+            let (machine, spot) = (&self.spot_names[*s], &self.spots[*s]);
+            for unit in &spot.reported {
+                let assigned = self.state.assignments.get(unit).map(|assignment| &assignment.machine);
+                let home = homes.get(unit).copied().unwrap_or(assigned);
+                let is_global = spot.machine.is_some() && self.globals.contains_key(unit);
+                if !is_global && (home != Some(machine) || !self.state.units.contains_key(unit)) {
+                    forgotten.insert((unit.clone(), machine.clone()));
+                }
+            }
+        }
+        let forget = forgotten.into_iter().map(|(unit, machine)| Decision::Forget { unit, machine });
+        let forget: Vec<Decision> = forget.collect();
+        result.decisions.extend(forget);
     }
 }
 

@@ -13,6 +13,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
+use crate::UnitName;
+use crate::need::is_limit;
+
 /// The largest unit file that is taken, in bytes. Files of tens of kilobytes exist; a megabyte is a mistake.
 pub const UNIT_FILE_BYTES_MAX: usize = 1 << 20;
 
@@ -28,6 +31,10 @@ struct Parsed {
     hash: UnitHash,
     /// Some section speaks to us rather than to systemd.
     asks: bool,
+    /// Some option of these sections is called `Global`.
+    may_be_global: bool,
+    /// Some option may limit the memory or the processors that the unit takes.
+    has_limits: bool,
 }
 
 /// One assignment, in file order, without the blanks around its parts. A value that is continued on further
@@ -88,8 +95,11 @@ impl UnitFile {
 
     fn from_parts(text: String, options: Vec<UnitOption>) -> UnitFile {
         let hash = UnitHash(Sha1::digest(canonical(&options)).into());
-        let asks = options.iter().any(|option| OUR_SECTIONS.contains(&&*option.section));
-        UnitFile(Arc::new(Parsed { text, options, hash, asks }))
+        let ours = |option: &&UnitOption| OUR_SECTIONS.contains(&&*option.section);
+        let asks = options.iter().any(|option| ours(&option));
+        let may_be_global = asks && options.iter().filter(ours).any(|option| option.name == "Global");
+        let has_limits = options.iter().any(|option| is_limit(&option.name));
+        UnitFile(Arc::new(Parsed { text, options, hash, asks, may_be_global, has_limits }))
     }
 
     pub fn text(&self) -> &str {
@@ -117,9 +127,22 @@ impl UnitFile {
         self.0.options.iter().filter(wanted).map(UnitOption::joined)
     }
 
+    /// The first `Description=`, as fleet showed it, with the unit's name filled in; empty without one.
+    pub fn description(&self, name: &UnitName) -> String {
+        name.fill_in(&self.values("Unit", "Description").next().unwrap_or_default())
+    }
+
     /// Whether the file asks anything of the cluster, well or badly.
     pub(crate) fn asks(&self) -> bool {
         self.0.asks
+    }
+
+    pub(crate) fn may_be_global(&self) -> bool {
+        self.0.may_be_global
+    }
+
+    pub(crate) fn has_limits(&self) -> bool {
+        self.0.has_limits
     }
 }
 

@@ -1,5 +1,6 @@
 //! Unit names: fleet's rules and texts, which are systemd's names plus one list of types for everybody.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -115,6 +116,16 @@ impl UnitName {
         Some(UnitName(format!("{}@.{}", self.prefix(), self.suffix()).into()))
     }
 
+    /// Replaces the four specifiers that fleet knew: `%n` the name, `%N` the name without its type, `%p` what
+    /// stands before the `@`, `%i` what stands behind it. A `%` before anything else is left alone.
+    pub fn fill_in(&self, text: &str) -> String {
+        if !text.contains('%') {
+            return text.into();
+        }
+        let filled = text.replace("%n", self.as_str()).replace("%N", self.stem());
+        filled.replace("%p", self.prefix()).replace("%i", self.instance().unwrap_or(""))
+    }
+
     /// The same name with another type: the `.socket` of a `.service`.
     pub fn with_suffix(&self, suffix: &str) -> Result<UnitName, UnitNameError> {
         UnitName::new(&format!("{}.{suffix}", self.stem()))
@@ -122,6 +133,13 @@ impl UnitName {
 
     fn dot(&self) -> usize {
         self.0.rfind('.').expect("a unit name has a dot, which new() checked")
+    }
+}
+
+/// Units are looked up by the beginning of their names.
+impl Borrow<str> for UnitName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

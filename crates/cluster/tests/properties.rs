@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cluster::{
     Action, Assignment, ClusterState, Command, Desired, DesiredState, Generation, Liveness, MachineId,
-    MachineInfo, Observed, Revision, Schedule, UnitHash, UnitName, plan, schedule, validate,
+    MachineInfo, Observed, Revision, Schedule, Scheduler, UnitHash, UnitName, is_global, move_unit, plan,
+    rebalance, schedule, validate, wanted_on,
 };
 use model::{Host, World, file, machine, unit};
 use proptest::prelude::*;
@@ -23,7 +24,7 @@ const UNITS: [&str; 8] = [
     "w@2.service",
 ];
 const MACHINES: [&str; 4] = ["m1", "m2", "m3", "m4"];
-const FILES: [&str; 9] = [
+const FILES: [&str; 17] = [
     "",
     "[Service]\nExecStart=/a\n",
     "[Service]\nExecStart=/b\n",
@@ -33,6 +34,14 @@ const FILES: [&str; 9] = [
     "[X-Fleet]\nMachineOf=c.service a\n[X-Flt]\nMachineOf=c.service\n",
     "[X-Fleet]\nConflicts=w@* b.service\n",
     "[X-Coreinit]\nMachineMetadata=disk=ssd\n",
+    "[X-Fleet]\nGlobal=true\n",
+    "[X-Fleet]\nGlobal=true\nConflicts=a.* b.service\nMachineMetadata=disk=ssd\n",
+    "[X-Fleet]\nReplaces=b.service w@*\n",
+    "[X-Fleet]\nReplaces=a.*\nMachineMetadata=disk=ssd\n",
+    "[X-Fleet]\nMachineID=m2\nConflicts=w@2.service\n",
+    "[X-Coreinit]\nX-Coreinit-Provides=db,web\nX-Coreinit-MachineSingleton=true\n",
+    "[Service]\nMemoryMax=3\n[X-Coreinit]\nMachineOf=b.service\n",
+    "[X-Coreinit]\nSpread=disk\nPreferMetadata=disk=hdd\nMemoryReservation=2\nCPUReservation=0.5\n",
 ];
 
 fn units() -> impl Strategy<Value = UnitName> {
@@ -55,9 +64,10 @@ fn set_unit() -> impl Strategy<Value = Command> {
 }
 
 fn register() -> impl Strategy<Value = Command> {
-    (machines(), select(&["ssd", "hdd"][..])).prop_map(|(id, disk)| {
+    (machines(), select(&["ssd", "hdd"][..]), 0..8u64).prop_map(|(id, disk, memory_bytes)| {
         let metadata = BTreeMap::from([("disk".into(), disk.into())]);
-        Command::RegisterMachine { id, info: MachineInfo { metadata, ..MachineInfo::default() } }
+        let info = MachineInfo { metadata, memory_bytes, cpu_millis: 1000, ..MachineInfo::default() };
+        Command::RegisterMachine { id, info }
     })
 }
 
@@ -71,6 +81,10 @@ fn observed() -> impl Strategy<Value = Observed> {
         generation: generation.map(Generation),
         failure: None,
     })
+}
+
+fn cordon() -> impl Strategy<Value = Command> {
+    (machines(), any::<bool>()).prop_map(|(id, schedulable)| Command::SetSchedulable { id, schedulable })
 }
 
 /// Any command, sensible or not.
@@ -93,6 +107,9 @@ fn commands() -> impl Strategy<Value = Command> {
             .prop_map(|(machine, unit, observed)| Command::Report { machine, unit, observed }),
         1 => (machines(), units()).prop_map(|(machine, unit)| Command::Forget { machine, unit }),
         1 => machines().prop_map(|id| Command::RemoveMachine { id }),
+        1 => cordon(),
+        1 => (units(), machines(), proptest::option::of(machines()))
+            .prop_map(|(unit, machine, to)| Command::MoveUnit { unit, machine, to }),
         1 => select(&["x", "y"][..]).prop_map(|id| {
             Command::InitCluster { id: id.into(), name: String::new() }
         }),
@@ -171,12 +188,19 @@ proptest! {
         let waiting = |schedule: &Schedule| schedule.unplaced.keys().cloned().collect::<Vec<_>>();
         prop_assert_eq!(waiting(&second), waiting(&first));
         for (name, record) in &after.units {
+            if is_global(name, &record.file) {
+                prop_assert!(!after.assignments.contains_key(name), "{} is everywhere", name);
+                continue;
+            }
             let home = after.assignments.get(name).and_then(|a| after.machines.get(&a.machine));
             let at_home = home.is_some_and(|machine| machine.liveness == Liveness::Ready);
             let is_wanted = record.desired != DesiredState::Inactive;
             prop_assert_eq!(after.assignments.contains_key(name) && !is_wanted, false);
-            // Everything wanted has a home, or a reason why not.
-            if is_wanted {
+            // Everything wanted has a home, or a reason why not; what is on its way has both.
+            let leaves = after.assignments.get(name).is_some_and(|a| a.leaving.is_some());
+            if is_wanted && leaves {
+                prop_assert!(first.unplaced.contains_key(name), "{} in {:?}", name, first);
+            } else if is_wanted {
                 prop_assert!(at_home != first.unplaced.contains_key(name), "{} in {:?}", name, first);
             }
             // Hands Off: a unit's lost machine is no reason to take the unit away.
@@ -189,12 +213,63 @@ proptest! {
         // Nobody who runs somewhere ready is started somewhere else.
         for (name, assignment) in &after.assignments {
             let is_new = state.assignments.get(name).is_none_or(|old| old.machine != assignment.machine);
+            // A cordoned machine gets no new units.
+            prop_assert!(!is_new || state.machines[&assignment.machine].schedulable, "{}", name);
             for (other, observed) in state.observed_of(name).filter(|_| is_new) {
                 let runs = matches!(&*observed.active, "active" | "activating" | "deactivating");
                 let ready = state.machines.get(other).is_some_and(|m| m.liveness == Liveness::Ready);
                 prop_assert!(*other == assignment.machine || !runs || !ready, "{} would run twice", name);
             }
         }
+    }
+
+    /// A leader that dies between two of its decisions leaves nothing behind that the next one cannot finish.
+    #[test]
+    fn half_a_schedule_can_be_finished(
+        state in states(),
+        done in proptest::collection::vec(any::<bool>(), 40),
+    ) {
+        let mut after = state;
+        for done in [done, vec![true; 400], vec![true; 400], vec![true; 400]] {
+            for (decision, done) in schedule(&after).decisions.into_iter().zip(done) {
+                if done {
+                    let at = Revision(after.revision.0 + 1);
+                    after.apply_all(at, &[decision.into_command()]);
+                }
+            }
+        }
+        prop_assert_eq!(schedule(&after).decisions, vec![]);
+    }
+
+    /// What is kept from one schedule to the next makes no difference to what it says.
+    #[test]
+    fn a_scheduler_says_what_schedule_says(
+        commands in proptest::collection::vec((commands(), any::<bool>(), 0..4usize), 0..80),
+    ) {
+        let (mut state, mut scheduler) = (ClusterState::default(), Scheduler::default());
+        let mut earlier = state.clone();
+        for ((mut command, is_fresh, then), at) in commands.into_iter().zip(1..) {
+            if let Command::Assign { unit, generation, .. } = &mut command
+                && let Some(now) = state.units.get(unit).filter(|_| is_fresh)
+            {
+                *generation = now.generation;
+            }
+            state.apply_all(Revision(at), &[command]);
+            match then {
+                0 => {}
+                // A state may also be older than the one before.
+                1 => prop_assert_eq!(scheduler.schedule(&earlier), schedule(&earlier)),
+                2 => earlier = state.clone(),
+                _ => {
+                    let decided = scheduler.schedule(&state);
+                    prop_assert_eq!(&decided, &schedule(&state));
+                    let commands: Vec<Command> =
+                        decided.decisions.into_iter().map(|decision| decision.into_command()).collect();
+                    state.apply_all(Revision(at), &commands);
+                }
+            }
+        }
+        prop_assert_eq!(scheduler.schedule(&state), schedule(&state));
     }
 
     #[test]
@@ -212,6 +287,39 @@ proptest! {
         let (least, most) = (loads.values().min(), loads.values().max());
         prop_assert!(most <= least.map(|least| least + 1).as_ref(), "{:?}", loads);
         prop_assert_eq!(world.state.assignments.len(), count);
+    }
+
+    /// The moves that are advised can be made, one after another, and leave none to be advised.
+    #[test]
+    fn rebalance_comes_to_an_end(
+        commands in proptest::collection::vec(prop_oneof![2 => set_unit(), 1 => register()], 0..40),
+        late in proptest::collection::vec(register(), 1..3),
+    ) {
+        let mut world = World::default();
+        for command in commands.into_iter().chain(late) {
+            if let Command::RegisterMachine { id, .. } = &command {
+                world.hosts.entry(id.clone()).or_default();
+            }
+            world.happen(&Event::User(command));
+            world.happen(&Event::Round);
+        }
+        world.settle();
+        // Who waits for a place may be quicker.
+        if !schedule(&world.state).unplaced.is_empty() {
+            return Ok(());
+        }
+        for relocation in rebalance(&world.state) {
+            let commands = move_unit(&world.state, &relocation.unit, Some(&relocation.to));
+            prop_assert!(commands.is_ok(), "{:?}: {:?}", relocation, commands);
+            for command in commands.into_iter().flatten() {
+                world.propose(command).expect("what can be moved can be asked to");
+            }
+            world.settle();
+            for name in relocation.with.iter().chain([&relocation.unit]) {
+                prop_assert_eq!(&world.state.assignments[name].machine, &relocation.to);
+            }
+        }
+        prop_assert_eq!(rebalance(&world.state), vec![]);
     }
 
     /// However a machine's units were left, a few rounds make them what the cluster wants, and then nothing
@@ -241,7 +349,8 @@ proptest! {
 /// Everything that the state wants anywhere, wanted here, in later generations.
 fn all_of(mut state: ClusterState, later: u64) -> BTreeMap<UnitName, Desired> {
     for name in state.units.keys() {
-        let home = Assignment { machine: machine("m1"), generation: Generation(0), reason: String::new() };
+        let (generation, reason) = (Generation(0), String::new());
+        let home = Assignment { machine: machine("m1"), generation, reason, leaving: None };
         state.assignments.insert(name.clone(), home.into());
     }
     let mut wanted = Host::desired(&state, &machine("m1"));
@@ -265,6 +374,7 @@ fn play(host: &mut Host, wanted: &BTreeMap<UnitName, Desired>, rounds: usize) ->
 #[derive(Clone, Debug)]
 enum Event {
     User(Command),
+    Ask(UnitName, Option<MachineId>),
     Join(Command),
     Cut(MachineId),
     Crash(MachineId),
@@ -278,6 +388,8 @@ fn events() -> impl Strategy<Value = Event> {
     let destroy = units().prop_map(|name| Command::DestroyUnit { name });
     prop_oneof![
         4 => prop_oneof![3 => set_unit(), 1 => destroy].prop_map(Event::User),
+        1 => cordon().prop_map(Event::User),
+        1 => (units(), proptest::option::of(machines())).prop_map(|(unit, to)| Event::Ask(unit, to)),
         1 => register().prop_map(Event::Join),
         1 => machines().prop_map(Event::Cut),
         1 => machines().prop_map(Event::Crash),
@@ -298,6 +410,11 @@ impl World {
                     return;
                 }
                 drop(self.propose(command.clone()));
+            }
+            Event::Ask(name, to) => {
+                for command in move_unit(&self.state, name, to.as_ref()).into_iter().flatten() {
+                    self.propose(command).expect("what can be moved can be asked to");
+                }
             }
             Event::Join(command) => {
                 let Command::RegisterMachine { id, .. } = command else { return };
@@ -344,6 +461,15 @@ proptest! {
         let unplaced = schedule(&world.state).unplaced;
         for (name, record) in &world.state.units {
             let runs_on = world.runs_on(name);
+            if is_global(name, &record.file) {
+                for id in world.hosts.keys() {
+                    let wanted = wanted_on(&world.state, id);
+                    let wanted = wanted.get(name).is_some_and(|wanted| wanted.launched);
+                    let runs = runs_on.contains(&id);
+                    prop_assert!(runs == wanted || world.broken.contains(name), "{} on {}", name, id);
+                }
+                continue;
+            }
             let home = world.state.assignments.get(name).map(|a| &a.machine);
             let done = home.and_then(|home| world.state.observed.get(&(name.clone(), home.clone())));
             match record.desired {

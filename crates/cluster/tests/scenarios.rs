@@ -8,8 +8,9 @@ use std::fmt::Write;
 use std::path::Path;
 
 use cluster::{
-    Action, Command, Decision, DesiredState, MachineInfo, Outcome, UnitFile, UnitName, launch_states,
-    schedule, validate,
+    Action, Command, Decision, DesiredState, Explanation, MachineId, MachineInfo, Opinion, Outcome,
+    Relocation, UnitFile, UnitName, explain, is_global, launch_states, move_unit, rebalance, schedule,
+    validate,
 };
 use model::{Round, World, machine, unit};
 
@@ -38,7 +39,7 @@ impl Scenario {
                 }
             }
             "load" => args.iter().for_each(|name| self.set(unit(name), DesiredState::Loaded)),
-            "stop" => args.iter().for_each(|name| self.set(unit(name), DesiredState::Inactive)),
+            "stop" | "submit" => args.iter().for_each(|name| self.set(unit(name), DesiredState::Inactive)),
             "destroy" => args.iter().for_each(|name| self.propose(Command::DestroyUnit { name: unit(name) })),
             "cut" | "crash" => {
                 for id in args.iter().map(|id| machine(id)) {
@@ -65,6 +66,14 @@ impl Scenario {
                 let hosts = self.world.hosts.values_mut();
                 hosts.filter(|host| host.units.contains_key(&name)).for_each(|host| host.activate(&name));
             }
+            "cordon" | "uncordon" => {
+                for id in args.iter().map(|id| machine(id)) {
+                    self.propose(Command::SetSchedulable { id, schedulable: *verb == "uncordon" });
+                }
+            }
+            "move" => self.ask_to_move(unit(args[0]), args.get(1).map(|id| machine(id))),
+            "rebalance" => return self.rebalance(),
+            "explain" => return self.explain(&unit(args[0])),
             "show" => return self.show(),
             other => panic!("unknown command {other:?}"),
         }
@@ -74,11 +83,43 @@ impl Scenario {
     fn register(&mut self, args: &[&str]) {
         let (ids, pairs): (Vec<&str>, Vec<&str>) = args.iter().partition(|arg| !arg.contains('='));
         let pair = |pair: &&str| pair.split_once('=').map(|(key, value)| (key.into(), value.into()));
-        let metadata: BTreeMap<String, String> = pairs.iter().filter_map(pair).collect();
+        let mut metadata: BTreeMap<String, String> = pairs.iter().filter_map(pair).collect();
+        let mut number = |key| metadata.remove(key).map_or(0, |text| text.parse().expect("a number"));
+        let (megabytes, cpus): (u64, u64) = (number("MEGABYTES"), number("CPUS"));
         for id in ids {
             self.world.hosts.entry(machine(id)).or_default();
-            let info = MachineInfo { metadata: metadata.clone(), ..MachineInfo::default() };
+            let info = MachineInfo {
+                metadata: metadata.clone(),
+                memory_bytes: megabytes << 20,
+                cpu_millis: cpus * 1000,
+                ..MachineInfo::default()
+            };
             self.propose(Command::RegisterMachine { id: machine(id), info });
+        }
+    }
+
+    fn ask_to_move(&mut self, name: UnitName, to: Option<MachineId>) {
+        match move_unit(&self.world.state, &name, to.as_ref()) {
+            Ok(commands) => commands.into_iter().for_each(|command| self.propose(command)),
+            Err(refused) => self.say(format!("refused: {refused}")),
+        }
+    }
+
+    fn rebalance(&mut self) {
+        for relocation in rebalance(&self.world.state) {
+            let Relocation { unit, with, from, to, reason } = relocation;
+            let with = with.iter().map(|name| format!(" with {name}")).collect::<String>();
+            self.say(format!("{unit}{with} from {from} to {to}: {reason}"));
+        }
+    }
+
+    fn explain(&mut self, name: &UnitName) {
+        let Explanation { summary, machines, .. } = explain(&self.world.state, name);
+        self.say(summary);
+        for Opinion { machine, is_home, reasons, units } in machines {
+            let home = if is_home { "its home, " } else { "" };
+            let verdict = if reasons.is_empty() { "would do".into() } else { reasons.join("; ") };
+            self.say(format!("{machine}: {home}{units} other units: {verdict}"));
         }
     }
 
@@ -99,6 +140,9 @@ impl Scenario {
     fn set(&mut self, name: UnitName, desired: DesiredState) {
         let file = self.files.get(&name).cloned();
         let file = file.or_else(|| name.template().and_then(|template| self.files.get(&template).cloned()));
+        if let Some(Err(error)) = file.as_ref().map(|file| validate(&name, file)) {
+            return self.say(format!("refused: {error}"));
+        }
         self.propose(Command::SetUnit { name, file, desired: Some(desired) });
     }
 
@@ -140,6 +184,7 @@ impl Scenario {
     fn show(&mut self) {
         for (name, record) in &self.world.state.units.clone() {
             let home = self.world.state.assignments.get(name).map_or("-", |a| a.machine.as_str()).to_owned();
+            let home = if is_global(name, &record.file) { "global".into() } else { home };
             let runs: Vec<&str> = self.world.runs_on(name).into_iter().map(|id| id.as_str()).collect();
             let runs = if runs.is_empty() { "nowhere".into() } else { format!("on {}", runs.join(" and ")) };
             self.say(format!("{name} {} home {home} runs {runs}", record.desired));
@@ -189,7 +234,7 @@ fn every_scenario_plays_as_written() {
     let entries = std::fs::read_dir(&folder).expect("the folder of scenarios");
     let paths = entries.map(|entry| entry.expect("a folder entry").path());
     let paths: BTreeSet<_> = paths.filter(|path| path.extension().is_some_and(|ext| ext == "txt")).collect();
-    assert!(paths.len() >= 12, "scenarios are missing from {}", folder.display());
+    assert!(paths.len() >= 38, "scenarios are missing from {}", folder.display());
     let update = std::env::var_os("UPDATE").is_some_and(|value| value == "1");
     let mut different = Vec::new();
     for path in paths {

@@ -24,9 +24,13 @@ pub async fn run(client: &Client, explain: &cli::Explain, format: Format) -> any
 
 fn render(explanation: &Explanation, machines: &Machines) -> String {
     let placed = explanation.placed.as_ref().map_or("no machine".into(), |id| machines.label(id));
-    let mut text = format!("{} is on {placed}\n\n", explanation.unit);
+    let mut text = format!("{} is on {placed}\n", explanation.unit);
+    if !explanation.summary.is_empty() {
+        text.push_str(&format!("{}\n", explanation.summary));
+    }
+    text.push('\n');
     let rows = explanation.machines.iter().flat_map(|machine| {
-        let is_home = explanation.placed.as_ref() == Some(&machine.id);
+        let is_home = machine.home || explanation.placed.as_ref() == Some(&machine.id);
         let word = match (is_home, machine.fits) {
             (true, true) => "is there",
             (true, false) => "is there, has to go",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::{ClusterState, Command, Decision, Liveness, MachineId, schedule};
+use cluster::{ClusterState, Command, Decision, Liveness, MachineId, Scheduler};
 use store::{ProposeError, Role, Store};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -20,12 +20,13 @@ const DECISIONS_MAX: usize = 1000;
 pub async fn run(store: Arc<dyn Store>, machine_lost_after: Duration, mut stop: watch::Receiver<bool>) {
     let mut state = store.state();
     let mut role = store.role();
+    let mut scheduler = Scheduler::default();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         if matches!(*role.borrow_and_update(), Role::Leader { .. }) {
             let now = state.borrow_and_update().clone();
-            let decided = decide(&now, &store.silence(), machine_lost_after);
+            let decided = decide(&mut scheduler, &now, &store.silence(), machine_lost_after);
             for commands in decided.chunks(DECISIONS_MAX) {
                 tokio::select! {
                     // Not resumed when cancelled: the next leader decides anew.
@@ -46,6 +47,7 @@ pub async fn run(store: Arc<dyn Store>, machine_lost_after: Duration, mut stop: 
 
 /// What has to be proposed: who was lost and who is back first, since homes follow from that.
 fn decide(
+    scheduler: &mut Scheduler,
     state: &ClusterState,
     silence: &BTreeMap<MachineId, Duration>,
     machine_lost_after: Duration,
@@ -68,7 +70,7 @@ fn decide(
     if !commands.is_empty() {
         return commands;
     }
-    let schedule = schedule(state);
+    let schedule = scheduler.schedule(state);
     for decision in &schedule.decisions {
         match decision {
             Decision::Assign { unit, machine, reason, .. } => {

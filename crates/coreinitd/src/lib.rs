@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod asking;
+pub mod capacity;
 pub mod config;
 pub mod http;
 pub mod leader;

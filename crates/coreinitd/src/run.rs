@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::config::{Config, Engine};
 use crate::systemd::{DBus, UnitManager};
-use crate::{agent, asking, http, leader, leave, presence};
+use crate::{agent, asking, capacity, http, leader, leave, presence};
 
 /// The work of handing over the lead is given so long at a planned stop.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -76,11 +76,14 @@ async fn serve(
         }
     });
     rooms.spawn(leader::run(dynamic.clone(), config.machine_lost_after, stopping.clone()));
+    let capacity = capacity::read(Path::new("/proc"));
     let info = MachineInfo {
         name: config.machine_name.clone(),
         address: config.address(),
         version,
         metadata: config.metadata.clone(),
+        memory_bytes: capacity.memory_bytes,
+        cpu_millis: capacity.cpu_millis,
     };
     rooms.spawn(presence::run(dynamic.clone(), config.machine.clone(), info, stopping.clone()));
     let marks_dir = config.runtime_dir.join("done");

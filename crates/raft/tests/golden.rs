@@ -74,6 +74,8 @@ fn info() -> MachineInfo {
         address: "192.0.2.1".into(),
         version: "0.1.0".into(),
         metadata: BTreeMap::from([("region".into(), "eu".into())]),
+        memory_bytes: 1 << 34,
+        cpu_millis: 8000,
     }
 }
 
@@ -117,8 +119,10 @@ fn commands() -> Vec<(&'static str, Command)> {
             "command-report",
             Command::Report { machine: m.clone(), unit: a.clone(), observed: Some(observed()) },
         ),
-        ("command-forget", Command::Forget { machine: m.clone(), unit: a }),
-        ("command-remove-machine", Command::RemoveMachine { id: m }),
+        ("command-forget", Command::Forget { machine: m.clone(), unit: a.clone() }),
+        ("command-remove-machine", Command::RemoveMachine { id: m.clone() }),
+        ("command-set-schedulable", Command::SetSchedulable { id: m.clone(), schedulable: false }),
+        ("command-move-unit", Command::MoveUnit { unit: a, machine: m, to: Some(machine("m2")) }),
     ]
 }
 
@@ -140,10 +144,12 @@ fn every_command_has_a_file() {
             Command::Report { .. } => "command-report",
             Command::Forget { .. } => "command-forget",
             Command::RemoveMachine { .. } => "command-remove-machine",
+            Command::SetSchedulable { .. } => "command-set-schedulable",
+            Command::MoveUnit { .. } => "command-move-unit",
         };
         assert_eq!(name, expected);
     }
-    assert_eq!(names.len(), 12);
+    assert_eq!(names.len(), 14);
 }
 
 #[test]
@@ -202,7 +208,9 @@ fn outcomes_are_read_as_ever() {
         Err(Rejected::MachineUnknown { machine: m.clone() }),
         Err(Rejected::MachineLost { machine: m.clone() }),
         Err(Rejected::MachineNotLost { machine: m.clone() }),
-        Err(Rejected::MachineInUse { machine: m, unit: name }),
+        Err(Rejected::MachineInUse { machine: m.clone(), unit: name.clone() }),
+        Err(Rejected::MachineCordoned { machine: m.clone() }),
+        Err(Rejected::AlreadyThere { machine: m, name }),
     ];
     check("reply", &Reply(outcomes));
 }

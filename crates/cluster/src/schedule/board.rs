@@ -1,282 +1,265 @@
-//! The ready machines and the wanted units while a schedule is made: who stands where, who may stand beside
-//! whom.
+//! The machines and the wanted units, as far as a schedule is concerned with them: who stands where, who may
+//! stand beside whom. It is kept from one schedule to the next; `absorb` brings it up to date.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::glob::Glob;
-use crate::record::{Liveness, Machine, Unit};
+use super::pattern::{Count, PatternId, Patterns};
+use super::search::{Searches, Wants};
+use crate::need::Need;
+use crate::record::{Leaving, Machine, Unit};
 use crate::requirement::{RequirementError, Requirements};
-use crate::{ClusterState, Condition, DesiredState, MachineId, UnitName, activated_unit};
+use crate::{ClusterState, Condition, MachineId, UnitName};
 
-/// A ready machine.
-pub(super) struct Spot<'a> {
-    pub(super) id: &'a MachineId,
-    metadata: BTreeMap<String, String>,
-    units: Vec<usize>,
-    /// For each pattern: how many units here have it among their conflicts, and how many it matches.
-    carriers: Vec<u32>,
-    hits: Vec<u32>,
+pub(crate) type WishId = usize;
+pub(crate) type SpotId = usize;
+
+/// A machine, or one that was removed and is still named in some record.
+#[derive(Default)]
+pub(crate) struct Spot {
+    pub(crate) machine: Option<Arc<Machine>>,
+    pub(super) is_ready: bool,
+    pub(crate) metadata: BTreeMap<String, String>,
+    /// The wishes that are assigned to it.
+    pub(super) assigned: BTreeSet<WishId>,
+    /// What stands here, the global units among them.
+    pub(crate) units: Vec<WishId>,
+    pub(super) globals: Vec<WishId>,
+    /// What it last told of.
+    pub(super) reported: BTreeSet<UnitName>,
+    pub(super) counts: BTreeMap<PatternId, Count>,
 }
 
-/// A unit that is wanted on some machine.
-pub(super) struct Wish<'a> {
-    pub(super) name: &'a UnitName,
-    pub(super) unit: &'a Unit,
-    pub(super) assigned: Option<&'a MachineId>,
-    /// The assigned machine, if it is ready.
-    pub(super) home: Option<usize>,
-    pub(super) requirements: Result<Requirements, RequirementError>,
+/// A unit that is wanted somewhere.
+pub(crate) struct Wish {
+    pub(crate) name: UnitName,
+    pub(super) unit: Arc<Unit>,
+    pub(crate) requirements: Result<Requirements, RequirementError>,
+    /// Units with equal wants suit the same machines, as far as the machines go.
+    pub(super) wants: usize,
+    pub(super) is_global: bool,
+    /// The machine that it is assigned to.
+    pub(crate) assigned: Option<SpotId>,
+    pub(super) leaving: Option<Leaving>,
+    /// The assigned machine, if it is ready and the unit was not asked to leave.
+    pub(crate) home: Option<SpotId>,
+    /// The assigned machine, if it is ready and the unit was asked to leave.
+    pub(crate) left: Option<SpotId>,
+    /// The names of units that it hangs together with, whether they exist or not.
+    pub(super) refers: Vec<UnitName>,
     /// A unit that it cannot do without and that is not wanted anywhere.
     pub(super) missing: Option<UnitName>,
     /// Units that must be on the same machine: the declared peers first, then those which activate it or
     /// which it activates.
-    pub(super) needs: Vec<usize>,
+    pub(super) needs: Vec<WishId>,
     pub(super) peer_count: usize,
-    /// The patterns that it has, and those that match it.
-    carries: Vec<usize>,
-    hit_by: Vec<usize>,
-    /// Where it stands in the schedule that is being made.
-    pub(super) spot: Option<usize>,
+    pub(super) needed_by: BTreeSet<WishId>,
+    /// Global units that have to be on its machine.
+    pub(super) on_global: Vec<WishId>,
+    /// The patterns that it has against others, and those that match it.
+    pub(super) carries: Vec<PatternId>,
+    pub(super) replaces: Vec<PatternId>,
+    pub(super) hit_by: Vec<PatternId>,
+    /// Where it stands.
+    pub(crate) spot: Option<SpotId>,
 }
 
-impl Wish<'_> {
-    pub(super) fn peers(&self) -> &[usize] {
+impl Wish {
+    pub(super) fn peers(&self) -> &[WishId] {
         &self.needs[..self.peer_count]
     }
 
-    /// Whether nothing that another unit or machine does can make it move.
-    pub(super) fn is_plain(&self) -> bool {
-        self.needs.is_empty() && !self.unit.file.asks()
+    pub(super) fn need(&self) -> Need {
+        self.requirements.as_ref().map_or(Need::default(), |requirements| requirements.need)
+    }
+
+    pub(super) fn is_impossible(&self) -> bool {
+        self.missing.is_some() || self.requirements.is_err()
     }
 }
 
-pub(super) struct Board<'a> {
-    pub(super) state: &'a ClusterState,
-    pub(super) spots: Vec<Spot<'a>>,
-    pub(super) wishes: Vec<Wish<'a>>,
-    pub(super) has_conflicts: bool,
+/// Between two schedules, every unit that has a home stands there, well or not.
+#[derive(Default)]
+pub(crate) struct Board {
+    pub(super) state: ClusterState,
+    pub(crate) spots: Vec<Spot>,
+    pub(crate) spot_names: Vec<MachineId>,
+    pub(crate) spot_ids: BTreeMap<MachineId, SpotId>,
+    wishes: Vec<Option<Wish>>,
+    unused: Vec<WishId>,
+    pub(crate) wish_ids: BTreeMap<UnitName, WishId>,
+    pub(super) globals: BTreeMap<UnitName, WishId>,
+    pub(super) patterns: Patterns,
+    /// Who refers to a name.
+    pub(super) referrers: BTreeMap<UnitName, BTreeSet<WishId>>,
+    /// Units without a home; those for which there cannot be one; those whose home does not suit them.
+    pub(super) homeless: BTreeSet<WishId>,
+    pub(super) impossible: BTreeSet<WishId>,
+    pub(super) misplaced: BTreeSet<WishId>,
+    /// Ready machines on which two units stand that cannot.
+    pub(super) clashing: BTreeSet<SpotId>,
+    /// Machines that are not ready and were heard of units.
+    pub(super) silent: BTreeSet<SpotId>,
+    /// Assignments of what is no wish, or a global one.
+    pub(super) strays: BTreeSet<UnitName>,
+    /// The ready machines by the number of their units.
+    pub(crate) order: BTreeSet<(usize, MachineId, SpotId)>,
+    pub(super) wants: BTreeMap<Wants, usize>,
+    pub(super) searches: Searches,
+    /// What a schedule did on the board, to be undone: where each unit stood before.
+    journal: Vec<(WishId, Option<SpotId>)>,
+    /// Units that had to go for others, in the schedule that is being made.
+    pub(super) evicted: BTreeSet<WishId>,
+    /// Look at every machine for every unit, instead of what the indexes say.
+    pub(super) is_exhaustive: bool,
 }
 
-impl<'a> Board<'a> {
-    pub(super) fn new(state: &'a ClusterState) -> Board<'a> {
-        let ready = |machine: &Machine| machine.liveness == Liveness::Ready;
-        let spots = state.machines.iter().filter(|(_, machine)| ready(machine)).map(|(id, machine)| Spot {
-            id,
-            metadata: machine.metadata(),
-            units: Vec::new(),
-            carriers: Vec::new(),
-            hits: Vec::new(),
-        });
-        let mut board = Board { state, spots: spots.collect(), wishes: Vec::new(), has_conflicts: false };
-        let wanted = state.units.iter().filter(|(_, unit)| unit.desired != DesiredState::Inactive);
-        for (name, unit) in wanted {
-            let assigned = state.assignments.get(name).map(|assignment| &assignment.machine);
-            board.wishes.push(Wish {
-                name,
-                unit,
-                assigned,
-                home: assigned.and_then(|machine| board.spot_of(machine)),
-                requirements: Requirements::of(name, &unit.file),
-                missing: None,
-                needs: Vec::new(),
-                peer_count: 0,
-                carries: Vec::new(),
-                hit_by: Vec::new(),
-                spot: None,
-            });
-        }
-        board.tie_peers();
-        board.tie_activated();
-        board.index_conflicts();
-        board
+impl Board {
+    /// A board that takes no short cuts.
+    pub(super) fn exhaustive() -> Board {
+        Board { is_exhaustive: true, ..Board::default() }
     }
 
-    fn spot_of(&self, machine: &MachineId) -> Option<usize> {
-        self.spots.binary_search_by_key(&machine, |spot| spot.id).ok()
+    pub(crate) fn wish(&self, i: WishId) -> &Wish {
+        self.wishes[i].as_ref().expect("a wish in use")
     }
 
-    fn wish_of(&self, name: &UnitName) -> Option<usize> {
-        self.wishes.binary_search_by_key(&name, |wish| wish.name).ok()
+    pub(crate) fn wish_mut(&mut self, i: WishId) -> &mut Wish {
+        self.wishes[i].as_mut().expect("a wish in use")
     }
 
-    fn tie_peers(&mut self) {
-        for i in 0..self.wishes.len() {
-            let Ok(requirements) = &self.wishes[i].requirements else { continue };
-            let mut peers = Vec::new();
-            let mut missing = None;
-            for peer in &requirements.peers {
-                match self.wish_of(peer) {
-                    Some(peer) => peers.push(peer),
-                    None => missing = missing.or_else(|| Some(peer.clone())),
-                }
+    pub(super) fn add(&mut self, wish: Wish) -> WishId {
+        match self.unused.pop() {
+            Some(i) => {
+                self.wishes[i] = Some(wish);
+                i
             }
-            let wish = &mut self.wishes[i];
-            (wish.peer_count, wish.needs, wish.missing) = (peers.len(), peers, missing);
-        }
-        // Who needs what is impossible is impossible.
-        let mut has_changed = true;
-        while has_changed {
-            has_changed = false;
-            for i in 0..self.wishes.len() {
-                if self.wishes[i].missing.is_none()
-                    && let Some(peer) = self.wishes[i].peers().iter().find(|peer| self.is_impossible(**peer))
-                {
-                    self.wishes[i].missing = Some(self.wishes[*peer].name.clone());
-                    has_changed = true;
-                }
+            None => {
+                self.wishes.push(Some(wish));
+                self.wishes.len() - 1
             }
         }
     }
 
-    /// Whether no machine can be found for it, whatever there is.
-    pub(super) fn is_impossible(&self, i: usize) -> bool {
-        self.wishes[i].missing.is_some() || self.wishes[i].requirements.is_err()
+    pub(super) fn remove(&mut self, i: WishId) {
+        self.wishes[i] = None;
+        self.unused.push(i);
     }
 
-    fn tie_activated(&mut self) {
-        for i in 0..self.wishes.len() {
-            let Some(activated) = activated_unit(self.wishes[i].name, &self.wishes[i].unit.file) else {
-                continue;
-            };
-            let Some(activated) = self.wish_of(&activated).filter(|activated| *activated != i) else {
-                continue;
-            };
-            if self.is_impossible(i) || self.is_impossible(activated) {
-                continue;
-            }
-            for (one, other) in [(i, activated), (activated, i)] {
-                if !self.wishes[one].needs.contains(&other) {
-                    self.wishes[one].needs.push(other);
-                }
-            }
-        }
+    pub(crate) fn wish_of(&self, name: &UnitName) -> Option<WishId> {
+        self.wish_ids.get(name).copied()
     }
 
-    fn index_conflicts(&mut self) {
-        let mut patterns: BTreeMap<&Glob, usize> = BTreeMap::new();
-        let mut carries = Vec::new();
-        for wish in &self.wishes {
-            let globs = wish.requirements.iter().flat_map(|requirements| &requirements.conflicts);
-            carries.push(
-                globs
-                    .map(|glob| {
-                        let number = patterns.len();
-                        *patterns.entry(glob).or_insert(number)
-                    })
-                    .collect::<Vec<_>>(),
-            );
-        }
-        if patterns.is_empty() {
-            return;
-        }
-        let hit_by: Vec<Vec<usize>> = self
-            .wishes
-            .iter()
-            .map(|wish| {
-                let hits = patterns.iter().filter(|(glob, _)| glob.matches(wish.name.as_str()));
-                hits.map(|(_, number)| *number).collect()
-            })
-            .collect();
-        self.has_conflicts = true;
-        let count = patterns.len();
-        for (wish, (carries, hit_by)) in self.wishes.iter_mut().zip(carries.into_iter().zip(hit_by)) {
-            (wish.carries, wish.hit_by) = (carries, hit_by);
-        }
-        for spot in &mut self.spots {
-            (spot.carriers, spot.hits) = (vec![0; count], vec![0; count]);
-        }
+    /// In the order of names: what is decided must not hang on the board's history.
+    pub(crate) fn by_name(&self, ids: impl IntoIterator<Item = WishId>) -> Vec<WishId> {
+        let mut ids: Vec<WishId> = ids.into_iter().collect();
+        ids.sort_by(|a, b| self.wish(*a).name.cmp(&self.wish(*b).name));
+        ids
     }
 
-    pub(super) fn place(&mut self, i: usize, s: usize) {
-        debug_assert!(self.wishes[i].spot.is_none());
-        let (wish, spot) = (&mut self.wishes[i], &mut self.spots[s]);
-        wish.spot = Some(s);
-        spot.units.push(i);
-        wish.carries.iter().for_each(|p| spot.carriers[*p] += 1);
-        wish.hit_by.iter().for_each(|p| spot.hits[*p] += 1);
-    }
-
-    pub(super) fn take_away(&mut self, i: usize) {
-        let Some(s) = self.wishes[i].spot.take() else { return };
-        let (wish, spot) = (&self.wishes[i], &mut self.spots[s]);
-        spot.units.retain(|unit| *unit != i);
-        wish.carries.iter().for_each(|p| spot.carriers[*p] -= 1);
-        wish.hit_by.iter().for_each(|p| spot.hits[*p] -= 1);
-    }
-
-    pub(super) fn load(&self, s: usize) -> usize {
+    pub(crate) fn load(&self, s: SpotId) -> usize {
         self.spots[s].units.len()
     }
 
-    /// Whether some unit on that machine conflicts with this one, which is not there.
-    pub(super) fn has_conflict(&self, i: usize, s: usize) -> bool {
-        let (wish, spot) = (&self.wishes[i], &self.spots[s]);
-        self.has_conflicts
-            && (wish.carries.iter().any(|p| spot.hits[*p] > 0)
-                || wish.hit_by.iter().any(|p| spot.carriers[*p] > 0))
+    /// Puts an ordinary unit that stands nowhere onto a machine, for the schedule that is being made.
+    pub(crate) fn place(&mut self, i: WishId, s: SpotId) {
+        self.journal.push((i, None));
+        self.seat(i, s);
+        self.searches.note_seat(self.wishes[i].as_ref().expect("a wish in use"), &self.spots[s], 1);
     }
 
-    pub(super) fn are_in_conflict(&self, i: usize, j: usize) -> bool {
-        let (one, other) = (&self.wishes[i], &self.wishes[j]);
-        i != j
-            && (one.carries.iter().any(|p| other.hit_by.contains(p))
-                || other.carries.iter().any(|p| one.hit_by.contains(p)))
+    pub(crate) fn take_away(&mut self, i: WishId) {
+        let Some(s) = self.wish(i).spot else { return };
+        self.journal.push((i, Some(s)));
+        self.unseat(i);
+        self.searches.note_seat(self.wishes[i].as_ref().expect("a wish in use"), &self.spots[s], -1);
     }
 
-    /// What the machine itself lacks for the unit, in fleet's words.
-    pub(super) fn lack(&self, i: usize, s: usize) -> Option<String> {
-        let Ok(requirements) = &self.wishes[i].requirements else { return None };
-        let spot = &self.spots[s];
-        if let Some(pin) = &requirements.machine
-            && pin != spot.id.as_str()
-            && pin != spot.id.short()
-        {
-            return Some(format!("agent ID \"{}\" does not match required \"{pin}\"", spot.id));
+    /// Everything as it was before the schedule.
+    pub(super) fn undo(&mut self) {
+        while let Some((i, before)) = self.journal.pop() {
+            match before {
+                None => self.unseat(i),
+                Some(s) => self.seat(i, s),
+            }
         }
-        let fits = |key: &String, values: &std::collections::BTreeSet<String>| {
-            spot.metadata.get(key).is_some_and(|value| values.contains(value))
+        self.searches = Searches::default();
+        self.evicted.clear();
+    }
+
+    /// Puts an ordinary unit onto a machine.
+    pub(super) fn seat(&mut self, i: WishId, s: SpotId) {
+        debug_assert!(self.wish(i).spot.is_none(), "{} stands somewhere already", self.wish(i).name);
+        self.wish_mut(i).spot = Some(s);
+        self.count(i, s, true);
+    }
+
+    pub(super) fn unseat(&mut self, i: WishId) {
+        if let Some(s) = self.wish_mut(i).spot.take() {
+            self.count(i, s, false);
+        }
+    }
+
+    /// Enters a unit into the machine's numbers, or takes it out.
+    pub(super) fn count(&mut self, i: WishId, s: SpotId, comes: bool) {
+        let wish = self.wishes[i].as_ref().expect("a wish in use");
+        let spot = &mut self.spots[s];
+        let load = spot.units.len();
+        if comes {
+            spot.units.push(i);
+        } else {
+            spot.units.retain(|unit| *unit != i);
+        }
+        let add = |number: &mut usize| if comes { *number += 1 } else { *number -= 1 };
+        let mut change = |p: &PatternId, change: &dyn Fn(&mut Count)| {
+            let count = spot.counts.entry(*p).or_default();
+            change(count);
+            if *count == Count::default() {
+                spot.counts.remove(p);
+            }
         };
-        let (key, values) = requirements.metadata.iter().find(|(key, values)| !fits(key, values))?;
-        let wanted: Vec<_> = values.iter().map(|value| format!("{key}={value}")).collect();
-        Some(format!("local Machine metadata insufficient: needs {}", wanted.join(" or ")))
-    }
-
-    /// Why the unit cannot stand there, in fleet's words.
-    pub(super) fn why_not(&self, i: usize, s: usize) -> String {
-        if let Some(lack) = self.lack(i, s) {
-            return lack;
+        for p in &wish.carries {
+            change(p, &|count| add(&mut count.carriers));
+            if wish.hit_by.contains(p) {
+                change(p, &|count| add(&mut count.self_carriers));
+            }
         }
-        let wish = &self.wishes[i];
-        if let Some(peer) = wish.needs.iter().find(|peer| self.wishes[**peer].spot != Some(s)) {
-            let peer = &self.wishes[*peer];
-            let place = match (peer.spot, peer.assigned) {
-                (Some(spot), _) => format!("it is on {}", self.label(self.spots[spot].id)),
-                (None, Some(machine)) => format!("it was on {}", self.label(machine)),
-                (None, None) => "it has no machine either".into(),
-            };
-            return format!("required peer Unit({}) is not scheduled locally: {place}", peer.name);
+        for p in &wish.replaces {
+            change(p, &|count| add(&mut count.replacers));
+            if wish.hit_by.contains(p) {
+                change(p, &|count| add(&mut count.self_replacers));
+            }
         }
-        match self.spots[s].units.iter().find(|unit| self.are_in_conflict(i, **unit)) {
-            Some(unit) => format!("found conflict with locally-scheduled Unit({})", self.wishes[*unit].name),
-            None => "the units that must be with it cannot all be there".into(),
+        for p in &wish.hit_by {
+            change(p, &|count| add(&mut count.hits));
+        }
+        if spot.is_ready {
+            let id = self.spot_names[s].clone();
+            let mut key = (load, id, s);
+            self.order.remove(&key);
+            key.0 = spot.units.len();
+            self.order.insert(key);
         }
     }
 
     /// The ready machines whose systemd still has the unit up, or on its way up or down.
-    pub(super) fn runs_on(&self, i: usize) -> Vec<usize> {
-        let reports = self.state.observed_of(self.wishes[i].name);
+    pub(super) fn runs_on(&self, i: WishId) -> Vec<SpotId> {
+        let reports = self.state.observed_of(&self.wish(i).name);
         let running = reports.filter(|(_, observed)| match observed.condition() {
             Condition::Up | Condition::Starting | Condition::Stopping => true,
             Condition::Down | Condition::Failed => false,
         });
-        running.filter_map(|(machine, _)| self.spot_of(machine)).collect()
+        let spots = running.filter_map(|(machine, _)| self.spot_ids.get(machine).copied());
+        spots.filter(|s| self.spots[*s].is_ready).collect()
     }
 
     /// The machine as people know it.
-    pub(super) fn label(&self, id: &MachineId) -> String {
-        match self.state.machines.get(id).map(|machine| machine.info.name.as_str()) {
-            None | Some("") => id.short().into(),
-            Some(name) => format!("{name} ({})", id.short()),
+    pub(crate) fn label(&self, s: SpotId) -> String {
+        let name = self.spots[s].machine.as_ref().map(|machine| machine.info.name.as_str());
+        let id = self.spot_names[s].short();
+        match name {
+            None | Some("") => id.into(),
+            Some(name) => format!("{name} ({id})"),
         }
     }
 }

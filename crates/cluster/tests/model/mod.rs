@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cluster::{
-    Action, ClusterState, Command, Condition, Current, Decision, Desired, DesiredState, Generation, Job,
-    JobKind, MachineId, MachineInfo, Observed, Outcome, Revision, Unit, UnitFile, UnitHash, UnitName, plan,
-    schedule,
+    Action, ClusterState, Command, Condition, Current, Decision, Desired, Generation, Job, JobKind,
+    MachineId, MachineInfo, Observed, Outcome, Revision, Scheduler, UnitFile, UnitHash, UnitName, plan,
+    schedule, wanted_on,
 };
 
 pub fn unit(name: &str) -> UnitName {
@@ -26,6 +26,7 @@ pub fn file(text: &str) -> UnitFile {
 #[derive(Default)]
 pub struct World {
     pub state: ClusterState,
+    scheduler: Scheduler,
     pub hosts: BTreeMap<MachineId, Host>,
     /// Units whose jobs do not end by themselves.
     pub slow: BTreeSet<UnitName>,
@@ -103,16 +104,7 @@ impl Held {
 impl Host {
     /// What the cluster wants of this machine.
     pub fn desired(state: &ClusterState, id: &MachineId) -> BTreeMap<UnitName, Desired> {
-        let own = state.assignments.iter().filter(|(_, assignment)| assignment.machine == *id);
-        let units = own.filter_map(|(name, _)| Some((name, state.units.get(name)?)));
-        let wanted = |unit: &Unit| unit.desired != DesiredState::Inactive;
-        units
-            .filter(|(_, unit)| wanted(unit))
-            .map(|(name, unit)| {
-                let launched = unit.desired == DesiredState::Launched;
-                (name.clone(), Desired { file: unit.file.clone(), generation: unit.generation, launched })
-            })
-            .collect()
+        wanted_on(state, id)
     }
 
     pub fn current(&self) -> BTreeMap<UnitName, Current> {
@@ -240,7 +232,9 @@ impl World {
 
     /// The leader's turn: what it decided, in its words. Every decision has to be accepted.
     pub fn lead(&mut self) -> Vec<Decision> {
-        let decisions = schedule(&self.state).decisions;
+        let decided = self.scheduler.schedule(&self.state);
+        assert_eq!(decided, schedule(&self.state), "the scheduler says what schedule says");
+        let decisions = decided.decisions;
         for decision in &decisions {
             self.propose(decision.clone().into_command())
                 .expect("the state accepts what schedule decided on it");

@@ -1,6 +1,5 @@
 //! A daemon's API without a daemon behind it: tests propose what the leader and the machines would.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -8,8 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{
-    Assignment, ClusterState, Command, DesiredState, Failure, MachineId, MachineInfo, Observed, UnitFile,
-    UnitName,
+    ClusterState, Command, DesiredState, Failure, MachineId, MachineInfo, Observed, UnitFile, UnitName,
 };
 use coreinitd::http::{self, HttpParts, InitError, Question, Words};
 use store::{MemoryStore, Role, Store};
@@ -49,7 +47,7 @@ impl Play {
                 name: format!("h{number}"),
                 address: format!("10.0.0.{number}"),
                 version: "1".into(),
-                metadata: BTreeMap::new(),
+                ..MachineInfo::default()
             };
             play.propose(Command::RegisterMachine { id: id(&format!("m{number}")), info }).await;
         }
@@ -156,8 +154,7 @@ impl Play {
     /// The leader's part.
     pub async fn assign(&self, unit: &str, machine: &str) {
         let generation = self.state().units[&name(unit)].generation;
-        let Assignment { machine, generation, reason } =
-            Assignment { machine: id(machine), generation, reason: "fewest units (0)".into() };
+        let (machine, reason) = (id(machine), "fewest units (0)".into());
         self.propose(Command::Assign { unit: name(unit), machine, generation, reason }).await;
     }
 

@@ -63,7 +63,7 @@ async fn every_bad_argument_is_told_and_nothing_is_sent() {
     let before = play.state().revision;
     play.file("good.service", GOOD);
     play.file("bad.service", "[Service]\nExecStart=/bin/true\nfoo\n");
-    play.file("both.service", "[X-Fleet]\nMachineID=m1\nConflicts=a.service\n");
+    play.file("both.service", "[X-Fleet]\nReplaces=b.service\nConflicts=a.service\n");
     play.file("README.md", "# Read me\n\nText.\n");
     std::fs::create_dir(play.dir.path().join("dir")).unwrap();
     let said = play
@@ -79,7 +79,7 @@ async fn every_bad_argument_is_told_and_nothing_is_sent() {
         "corectl: README.md: this is no unit file, neither by its name nor by what is in it"
     );
     assert_eq!(lines[3], "corectl: \"x y\" is no unit: invalid character ' ' in unit name");
-    assert_eq!(lines[4], "corectl: both.service: MachineID cannot be used with Conflicts");
+    assert_eq!(lines[4], "corectl: both.service: Conflicts cannot be used with Replaces");
     assert_eq!(lines[5], "corectl: unable to find unit none@1.service in the cluster or on this file system");
     assert_eq!(lines[6], "corectl: nothing was sent to the cluster");
     assert_eq!(play.state().revision, before);

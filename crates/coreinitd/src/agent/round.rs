@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cluster::{
-    Action, ClusterState, Condition, Current, Desired, DesiredState, Generation, Job, JobKind, MachineId,
-    UnitHash, UnitName, plan,
+    Action, ClusterState, Condition, Current, Generation, Job, JobKind, MachineId, UnitHash, UnitName, plan,
+    wanted_on,
 };
 use tokio::time::Instant;
 
@@ -60,7 +60,7 @@ impl Agent {
             self.held = held.into_iter().map(|(name, file)| (name, file.hash())).collect();
             self.stuck.clear();
         }
-        let mut desired = desired(state, &self.machine);
+        let mut desired = wanted_on(state, &self.machine);
         let names: BTreeSet<UnitName> = desired.keys().chain(self.held.keys()).cloned().collect();
         let seen = self.units.observe(&names).await?;
         let wish = |name: &UnitName| desired.get(name).map(|desired| desired.generation);
@@ -228,22 +228,6 @@ impl Agent {
         self.stuck.insert(unit.clone(), Stuck { wish: wishes.get(unit).copied(), reason });
         Ok(())
     }
-}
-
-/// What the cluster wants of this machine.
-fn desired(state: &ClusterState, machine: &MachineId) -> BTreeMap<UnitName, Desired> {
-    let mine = state.assignments.iter().filter(|(_, assignment)| assignment.machine == *machine);
-    mine.filter_map(|(name, _)| {
-        let unit = state.units.get(name)?;
-        let launched = match unit.desired {
-            DesiredState::Inactive => return None,
-            DesiredState::Loaded => false,
-            DesiredState::Launched => true,
-        };
-        let desired = Desired { file: unit.file.clone(), generation: unit.generation, launched };
-        Some((name.clone(), desired))
-    })
-    .collect()
 }
 
 fn learn(marks: &mut Marks, stops_failed: &mut BTreeMap<UnitName, String>, lesson: Option<Lesson>) {

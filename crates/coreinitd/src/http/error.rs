@@ -103,7 +103,9 @@ fn rejected_status(rejected: &Rejected) -> StatusCode {
         | Rejected::NotAssigned { .. }
         | Rejected::MachineLost { .. }
         | Rejected::MachineNotLost { .. }
-        | Rejected::MachineInUse { .. } => StatusCode::CONFLICT,
+        | Rejected::MachineInUse { .. }
+        | Rejected::MachineCordoned { .. }
+        | Rejected::AlreadyThere { .. } => StatusCode::CONFLICT,
     }
 }
 

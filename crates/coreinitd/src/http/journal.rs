@@ -150,7 +150,7 @@ fn machine(state: &ClusterState, unit: &UnitName, named: Option<&str>) -> Result
 }
 
 /// By id or name; else by the beginning of an id.
-fn find(state: &ClusterState, text: &str) -> Result<MachineId, Refusal> {
+pub(super) fn find(state: &ClusterState, text: &str) -> Result<MachineId, Refusal> {
     let all = || state.machines.iter();
     let exact: Vec<&MachineId> =
         all().filter(|(id, m)| id.as_str() == text || m.info.name == text).map(|(id, _)| id).collect();

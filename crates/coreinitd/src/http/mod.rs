@@ -14,6 +14,7 @@ mod listen;
 mod metrics;
 mod page_token;
 mod patience;
+mod placing;
 mod request;
 mod v1;
 mod view;
@@ -145,6 +146,7 @@ pub fn router(parts: HttpParts) -> (Router, Background) {
     let router = Router::new()
         .merge(v1::routes())
         .merge(journal::routes())
+        .merge(placing::routes())
         .merge(fleet::routes())
         .route("/metrics", any(metrics::metrics))
         .fallback(|| async { Refusal::NoRoute })

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use api::v1;
 use cluster::{
-    ClusterState, DesiredState, Liveness, MachineId, Observed, Unit, UnitFile, UnitName, Unplaced, schedule,
+    ClusterState, DesiredState, Liveness, MachineId, Observed, Scheduler, Unit, UnitName, Unplaced, is_global,
 };
 
 /// One state together with what follows from it but is not stored.
@@ -18,9 +18,14 @@ pub(super) struct Snapshot {
 /// Remembers the last answer of the scheduler, since most changes (what the machines report) leave it as it
 /// was.
 #[derive(Default)]
-pub(super) struct Placement(Mutex<Option<Remembered>>);
+pub(super) struct Placement(Mutex<Memory>);
 
-#[derive(Clone)]
+#[derive(Default)]
+struct Memory {
+    last: Option<Remembered>,
+    scheduler: Scheduler,
+}
+
 struct Remembered {
     snapshot: Snapshot,
     /// Some unit is wanted and has no living home, so the scheduler was asked.
@@ -29,15 +34,14 @@ struct Remembered {
 
 impl Placement {
     pub(super) fn of(&self, state: &Arc<ClusterState>) -> Snapshot {
-        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (homeless, unplaced) = match last.filter(|last| last.holds_for(state)) {
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (homeless, unplaced) = match memory.last.take().filter(|last| last.holds_for(state)) {
             Some(last) => (last.homeless, last.snapshot.unplaced),
-            None if is_any_homeless(state) => (true, Arc::new(schedule(state).unplaced)),
+            None if is_any_homeless(state) => (true, Arc::new(memory.scheduler.schedule(state).unplaced)),
             None => (false, Arc::default()),
         };
         let snapshot = Snapshot { state: state.clone(), unplaced };
-        let remembered = Remembered { snapshot: snapshot.clone(), homeless };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(remembered);
+        memory.last = Some(Remembered { snapshot: snapshot.clone(), homeless });
         snapshot
     }
 }
@@ -56,8 +60,9 @@ impl Remembered {
 
 fn is_any_homeless(state: &ClusterState) -> bool {
     let mut wanted = state.units.iter().filter(|(_, unit)| unit.desired != DesiredState::Inactive);
-    wanted.any(|(name, _)| {
-        state.assignments.get(name).is_none_or(|assignment| is_lost(state, &assignment.machine))
+    wanted.any(|(name, unit)| match state.assignments.get(name) {
+        Some(assignment) => assignment.leaving.is_some() || is_lost(state, &assignment.machine),
+        None => !is_global(name, &unit.file),
     })
 }
 
@@ -81,14 +86,6 @@ pub(super) fn current_state(state: &ClusterState, name: &UnitName, unit: &Unit) 
     }
 }
 
-/// `Global=` in any of the sections that speak to the cluster; the last value counts.
-fn is_global(file: &UnitFile) -> bool {
-    let values = ["X-Fleet", "X-Coreinit", "X-Flt"].into_iter().flat_map(|name| file.values(name, "Global"));
-    values.last().is_some_and(|value| {
-        ["true", "yes", "1", "on", "t"].iter().any(|truth| value.eq_ignore_ascii_case(truth))
-    })
-}
-
 impl Snapshot {
     pub(super) fn unit(&self, name: &UnitName) -> Option<v1::Unit> {
         let state = &*self.state;
@@ -100,8 +97,8 @@ impl Snapshot {
             current_state: current_state(state, name, unit).into(),
             generation: unit.generation,
             hash: unit.file.hash().to_string(),
-            description: unit.file.values("Unit", "Description").next().unwrap_or_default().into(),
-            global: is_global(&unit.file),
+            description: unit.file.description(name),
+            global: is_global(name, &unit.file),
             machine: assignment.map(|assignment| assignment.machine.clone()),
             reason: assignment.map(|assignment| assignment.reason.clone()),
             unplaced: self.unplaced.get(name).map(|unplaced| unplaced.why.clone()),
@@ -136,7 +133,7 @@ impl Snapshot {
                 Liveness::Lost => v1::MachineState::Lost,
             },
             units,
-            schedulable: true,
+            schedulable: machine.schedulable,
         })
     }
 
@@ -182,7 +179,7 @@ fn unit_state(machine: &MachineId, observed: &Observed, stale: bool) -> v1::Unit
 
 #[cfg(test)]
 mod tests {
-    use cluster::{Command, MachineInfo, Revision, UnitFile, UnitHash};
+    use cluster::{Command, MachineInfo, Revision, UnitFile, UnitHash, schedule};
 
     use super::*;
 

@@ -117,6 +117,7 @@ pub fn register(id: &str, address: &str, metadata: &[(&str, &str)]) -> Command {
         address: address.into(),
         version: "9.9.9".into(),
         metadata,
+        ..MachineInfo::default()
     };
     Command::RegisterMachine { id: machine(id), info }
 }

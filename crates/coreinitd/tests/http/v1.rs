@@ -86,8 +86,8 @@ async fn a_batch_with_one_bad_operation_changes_nothing() {
     check(r#"{"op":"set","name":"b.service","text":"[Service]\n\nnonsense\n"}"#, &["b.service", "line 3"])
         .await;
     check(
-        r#"{"op":"set","name":"b.service","text":"[X-Fleet]\nMachineID=m\nConflicts=x\n"}"#,
-        &["b.service", "MachineID cannot be used with Conflicts"],
+        r#"{"op":"set","name":"b.service","text":"[X-Fleet]\nReplaces=m\nConflicts=x\n"}"#,
+        &["b.service", "Conflicts cannot be used with Replaces"],
     )
     .await;
     check(
