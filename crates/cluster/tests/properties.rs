@@ -44,6 +44,21 @@ const FILES: [&str; 17] = [
     "[X-Coreinit]\nSpread=disk\nPreferMetadata=disk=hdd\nMemoryReservation=2\nCPUReservation=0.5\n",
 ];
 
+/// Templates of which there are many instances, and what these ask.
+const CROWD: [(&str, &str); 11] = [
+    ("plain", "[Service]\nExecStart=/a\n"),
+    ("ssd", "[X-Fleet]\nMachineMetadata=disk=ssd\n"),
+    ("alone", "[X-Fleet]\nConflicts=%p@*\n"),
+    ("shy", "[X-Fleet]\nConflicts=*@1*\nMachineMetadata=\"zone=a\" \"zone=b\"\n"),
+    ("spread", "[X-Coreinit]\nSpread=zone\n"),
+    ("picky", "[X-Coreinit]\nSpread=zone\nPreferMetadata=disk=ssd\nMachineOf=plain@%i.service\n"),
+    ("large", "[Service]\nMemoryMax=2\n"),
+    ("side", "[Service]\nMemoryMax=1\n[X-Fleet]\nMachineOf=large@%i.service\n"),
+    ("kick", "[X-Fleet]\nReplaces=plain@*\n"),
+    ("shove", "[X-Fleet]\nReplaces=large@* alone@*\nMachineMetadata=disk=ssd\n"),
+    ("everywhere", "[X-Fleet]\nGlobal=true\nMachineMetadata=zone=c\nConflicts=alone@2*\n"),
+];
+
 fn units() -> impl Strategy<Value = UnitName> {
     select(&UNITS[..]).prop_map(unit)
 }
@@ -133,7 +148,7 @@ fn states() -> impl Strategy<Value = ClusterState> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     /// Past Only, Idle Templates, Known Home; determinism; a command that is repeated does nothing more; no
     /// generation is used twice for a name.
@@ -270,6 +285,44 @@ proptest! {
             }
         }
         prop_assert_eq!(scheduler.schedule(&state), schedule(&state));
+    }
+
+    /// Nor do the short cuts by which it finds machines, of which there are many here, and many units that ask
+    /// for the same.
+    #[test]
+    fn short_cuts_lead_to_the_same_machines(
+        machines in proptest::collection::vec((0..2usize, 0..3usize, 0..6u64), 4..14),
+        waves in proptest::collection::vec(
+            (proptest::collection::vec((0..60usize, 0..CROWD.len()), 0..40), 0..14usize), 1..4,
+        ),
+    ) {
+        let (mut state, mut scheduler) = (ClusterState::default(), Scheduler::default());
+        let id = |n: usize| machine(&format!("m{n:02}"));
+        let tell = |state: &mut ClusterState, commands: Vec<Command>| {
+            let at = Revision(state.revision.0 + 1);
+            state.apply_all(at, &commands);
+        };
+        for (n, (disk, zone, memory_bytes)) in machines.iter().enumerate() {
+            let pairs = [("disk", ["ssd", "hdd"][*disk]), ("zone", ["a", "b", "c"][*zone])];
+            let metadata = pairs.map(|(key, value)| (key.into(), value.into())).into();
+            let info = MachineInfo { metadata, memory_bytes: *memory_bytes, ..MachineInfo::default() };
+            tell(&mut state, vec![Command::RegisterMachine { id: id(n), info }]);
+        }
+        for (units, lost) in waves {
+            for (n, kind) in units {
+                let (stem, text) = CROWD[kind];
+                let name = unit(&format!("{stem}@{n}.service"));
+                let desired = Some(DesiredState::Launched);
+                tell(&mut state, vec![Command::SetUnit { name, file: Some(file(text)), desired }]);
+            }
+            let decided = scheduler.schedule(&state);
+            prop_assert_eq!(&decided, &schedule(&state));
+            let commands: Vec<Command> =
+                decided.decisions.into_iter().map(|decision| decision.into_command()).collect();
+            tell(&mut state, commands);
+            tell(&mut state, vec![Command::MarkLost { machine: id(lost) }]);
+            prop_assert_eq!(scheduler.schedule(&state), schedule(&state));
+        }
     }
 
     #[test]
@@ -442,7 +495,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     /// Convergence: once faults end, every unit is where and how it was asked to be, or the schedule says why
     /// not.

@@ -33,7 +33,18 @@ struct Spread {
 pub(crate) type Rank = (usize, Reverse<usize>);
 
 /// Groups that can stand on the same machines, and like them equally.
-type Class = Vec<(usize, Vec<PatternId>, Vec<PatternId>, Vec<PatternId>, Vec<WishId>)>;
+type Class = Vec<Member>;
+
+/// All that decides where a unit can stand, save its home, where it may find itself welcome all the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Member {
+    wants: usize,
+    carries: Vec<PatternId>,
+    replaces: Vec<PatternId>,
+    hit_by: Vec<PatternId>,
+    on_global: Vec<WishId>,
+    left: Option<SpotId>,
+}
 
 /// What one schedule has learnt.
 #[derive(Default)]
@@ -115,8 +126,14 @@ impl Board {
         };
         let of = |i: &WishId| {
             let wish = self.wish(*i);
-            let against = (sorted(&wish.carries), sorted(&wish.replaces), sorted(&wish.hit_by));
-            (wish.wants, against.0, against.1, against.2, sorted(&wish.on_global))
+            Member {
+                wants: wish.wants,
+                carries: sorted(&wish.carries),
+                replaces: sorted(&wish.replaces),
+                hit_by: sorted(&wish.hit_by),
+                on_global: sorted(&wish.on_global),
+                left: wish.left,
+            }
         };
         let mut class: Class = group.iter().map(of).collect();
         class.sort_unstable();
