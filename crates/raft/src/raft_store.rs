@@ -356,8 +356,8 @@ impl Shared {
             election_timeout_min: timing.election_ms_min,
             election_timeout_max: timing.election_ms_max,
             enable_pre_vote: Some(true),
-            // A leader's followers may hold and commit an entry before its own disk does. One that resumed its
-            // term after a crash would give that entry's place to another.
+            // A leader's followers may hold and commit an entry before its own disk does. One that resumed
+            // its term after a crash would give that entry's place to another.
             enable_leader_restore: Some(false),
             snapshot_policy: SnapshotPolicy::LogsSinceLast(timing.snapshot_entries),
             max_in_snapshot_log_to_keep: timing.log_entries_kept,

@@ -65,8 +65,13 @@ impl World {
         for (name, id, address, metadata) in MACHINES {
             let pairs = metadata.split(',').filter_map(|pair| pair.split_once('='));
             let metadata = pairs.map(|(key, value)| (key.to_string(), value.to_string())).collect();
-            let info =
-                MachineInfo { name: name.into(), address: address.into(), version: "1".into(), metadata };
+            let info = MachineInfo {
+                name: name.into(),
+                address: address.into(),
+                version: "1".into(),
+                metadata,
+                ..Default::default()
+            };
             let machine = MachineId::new(id).unwrap();
             propose(&store, Command::RegisterMachine { id: machine.clone(), info }).await;
             let systemd = Memory::new();

@@ -25,7 +25,9 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use axum::{Json, Router};
-use cluster::{ClusterState, Command, DesiredState, Kind, MachineId, Observed, Rejected, UnitFile, UnitName};
+use cluster::{
+    ClusterState, Command, DesiredState, Kind, MachineId, Observed, Rejected, UnitFile, UnitName, is_global,
+};
 
 use super::Room;
 use super::error::Refusal;
@@ -184,8 +186,10 @@ fn unit_entity(state: &ClusterState, name: &UnitName, unit: &cluster::Unit) -> U
         section: option.section.clone(),
         value: option.value.clone(),
     });
+    // One word cannot tell how a unit fares on many machines, and fleet said none.
+    let current = (!is_global(name, &unit.file)).then(|| current_state(state, name, unit).to_string());
     Unit {
-        current_state: current_state(state, name, unit).to_string(),
+        current_state: current.unwrap_or_default(),
         desired_state: unit.desired.to_string(),
         machine_id: home.unwrap_or_default(),
         name: name.to_string(),
