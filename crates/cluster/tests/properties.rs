@@ -287,8 +287,8 @@ proptest! {
         prop_assert_eq!(scheduler.schedule(&state), schedule(&state));
     }
 
-    /// Nor do the short cuts by which it finds machines, of which there are many here, and many units that ask
-    /// for the same.
+    /// Nor do the short cuts by which it finds machines, of which there are many here, and many units that
+    /// ask for the same.
     #[test]
     fn short_cuts_lead_to_the_same_machines(
         machines in proptest::collection::vec((0..2usize, 0..3usize, 0..6u64), 4..14),
