@@ -86,9 +86,9 @@ impl Default for Timing {
     /// A dead leader is replaced in about a second: its lease runs out, then somebody's patience does.
     fn default() -> Timing {
         Timing {
-            heartbeat_ms: 250,
-            election_ms_min: 500,
-            election_ms_max: 800,
+            heartbeat_ms: 200,
+            election_ms_min: 350,
+            election_ms_max: 550,
             snapshot_entries: 5000,
             log_entries_kept: 1000,
         }

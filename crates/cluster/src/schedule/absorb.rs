@@ -98,33 +98,41 @@ impl Board {
         if let Some(i) = self.wish_of(name) {
             self.remove_wish(i, touched);
         }
-        if let Some(unit) = now.filter(|unit| unit.desired != DesiredState::Inactive) {
-            self.add_wish(name, unit, touched);
+        let wanted = now.filter(|unit| unit.desired != DesiredState::Inactive);
+        let i = wanted.map(|unit| self.add_wish(name, unit, touched));
+        // Most units hang together with nobody. Who comes to refer to this one notes that himself.
+        if i.is_some_and(|i| !self.wish(i).refers.is_empty()) || self.referrers.contains_key(name) {
+            touched.names.insert(name.clone());
         }
-        touched.names.insert(name.clone());
-        self.look_for_stray(name);
+        self.look_for_stray(name, i);
     }
 
     fn take_assignment(&mut self, name: &UnitName, now: Option<&Arc<Assignment>>, touched: &mut Touched) {
         if let Some(now) = now {
             self.spot_of(&now.machine);
         }
-        if let Some(i) = self.wish_of(name) {
-            self.settle_home(i, touched);
+        let i = self.wish_of(name);
+        if let Some(i) = i {
+            let (machine, leaving) = (now.map(|now| &now.machine), now.and_then(|now| now.leaving.as_ref()));
+            let wish = self.wish(i);
+            // A unit that has only just been added has read it.
+            if wish.assigned.map(|s| &self.spot_names[s]) != machine || wish.leaving.as_ref() != leaving {
+                self.settle_home(i, touched);
+            }
         }
-        self.look_for_stray(name);
+        self.look_for_stray(name, i);
     }
 
-    fn look_for_stray(&mut self, name: &UnitName) {
-        let is_wanted = self.wish_of(name).is_some_and(|i| !self.wish(i).is_global);
-        if self.state.assignments.contains_key(name) && !is_wanted {
+    fn look_for_stray(&mut self, name: &UnitName, wish: Option<WishId>) {
+        let is_wanted = wish.is_some_and(|i| !self.wish(i).is_global);
+        if !is_wanted && self.state.assignments.contains_key(name) {
             self.strays.insert(name.clone());
-        } else {
+        } else if !self.strays.is_empty() {
             self.strays.remove(name);
         }
     }
 
-    fn add_wish(&mut self, name: &UnitName, unit: &Arc<Unit>, touched: &mut Touched) {
+    fn add_wish(&mut self, name: &UnitName, unit: &Arc<Unit>, touched: &mut Touched) -> WishId {
         let requirements = Requirements::of(name, &unit.file);
         let mut refers = Vec::new();
         let (mut carries, mut replaces) = (Vec::new(), Vec::new());
@@ -188,6 +196,7 @@ impl Board {
         } else {
             self.settle_home(i, touched);
         }
+        i
     }
 
     /// A pattern that nobody had before: which of the units that are there it matches.
@@ -295,8 +304,9 @@ impl Board {
         } else {
             self.homeless.insert(i);
         }
+        // Who needs it and stands on one of these machines is looked at with the machine; who stands
+        // elsewhere was torn from it before, and still is.
         touched.wishes.insert(i);
-        touched.wishes.extend(self.wish(i).needed_by.iter());
     }
 
     /// Puts the global units onto a machine that belong there.

@@ -337,3 +337,41 @@ async fn many_units_take_few_proposals() {
     assert!(state.revision.0 - before <= 6, "{} proposals", state.revision.0 - before);
     assert_eq!(world.systemd.reloads(), 0);
 }
+
+/// Nobody gives a global unit a home: the machine knows by itself that the unit belongs there.
+#[tokio::test(start_paused = true)]
+async fn a_global_unit_runs_without_an_assignment() {
+    let world = World::new().await;
+    let text = "[Service]\nExecStart=/bin/g\n[X-Fleet]\nGlobal=true\nMachineMetadata=disk=ssd\n";
+    let (unit, desired) = (name("g.service"), Some(DesiredState::Launched));
+    let file = Some(UnitFile::parse(text).unwrap());
+    world.propose(vec![Command::SetUnit { name: unit.clone(), file, desired }]).await;
+    world.rest().await;
+    assert_eq!(world.runs("g.service"), None, "its metadata does not suit the machine");
+    let set = |disk: &str| Command::SetMachineMetadata {
+        id: world.machine.clone(),
+        set: [("disk".into(), Some(disk.into()))].into(),
+    };
+    world.propose(vec![set("ssd")]).await;
+    assert_eq!(&*world.settled("g.service").await.active, "active");
+    assert_eq!(world.runs("g.service").as_deref(), Some(text));
+    world.propose(vec![set("hdd")]).await;
+    world.wait(|state| state.observed_of(&unit).next().is_none()).await;
+    assert_eq!(world.runs("g.service"), None);
+}
+
+/// The assignment stays until the leader gives the unit its next home; the unit stops all the same.
+#[tokio::test(start_paused = true)]
+async fn a_unit_that_was_asked_to_leave_is_stopped_and_removed() {
+    let world = World::new().await;
+    world.launch("web.service", WEB).await;
+    let (unit, machine) = (name("web.service"), world.machine.clone());
+    world.propose(vec![Command::MoveUnit { unit: unit.clone(), machine, to: None }]).await;
+    let state = world.wait(|state| state.observed_of(&unit).next().is_none()).await;
+    assert!(state.assignments.contains_key(&unit) && world.runs("web.service").is_none());
+    // Nobody else takes it: it is given back, and started again in the same generation.
+    let (machine, generation) = (world.machine.clone(), state.units[&unit].generation);
+    world.propose(vec![Command::Assign { unit, machine, generation, reason: String::new() }]).await;
+    assert_eq!(&*world.settled("web.service").await.active, "active");
+    assert!(world.runs("web.service").is_some());
+}

@@ -1,5 +1,5 @@
 //! fleet's server was Go's: a path with empty, `.` or `..` segments was answered with the way to the cleaned
-//! one, whatever the method.
+//! one. Only what reads is redirected here: a write that named something else by a slip is refused.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
@@ -7,6 +7,9 @@ use axum::response::{IntoResponse, Response};
 
 /// The redirection that Go's server would give; `None` when the path is clean, or is none of fleet's.
 pub(in crate::http) fn redirect(method: &Method, uri: &Uri) -> Option<Response> {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return None;
+    }
     if uri.path() == "/v1" || uri.path().starts_with("/v1/") {
         return None;
     }
