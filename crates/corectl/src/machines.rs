@@ -52,6 +52,8 @@ pub enum Found<'a> {
 
 /// By name or whole id; else by the beginning of an id.
 pub fn find<'a>(machines: &'a [Machine], text: &str) -> Found<'a> {
+    // As it stands in our own lists.
+    let text = text.strip_suffix("...").unwrap_or(text);
     let exact = machines.iter().filter(|machine| machine.id.as_str() == text || machine.name == text);
     let begun = machines.iter().filter(|machine| machine.id.as_str().starts_with(text));
     let both: [Vec<&Machine>; 2] = [exact.collect(), begun.collect()];

@@ -10,6 +10,7 @@ mod damage;
 mod kills;
 mod loss;
 mod many;
+mod placing;
 mod quorum;
 mod refused;
 mod start;
@@ -29,6 +30,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("bad_input_is_refused_and_nothing_is_stored", refused::bad_input_is_refused_and_nothing_is_stored),
     ("corectl_names_what_is_wrong", refused::corectl_names_what_is_wrong),
     ("two_hundred_units_come_and_go", many::two_hundred_units_come_and_go),
+    ("a_drained_machine_is_empty", placing::a_drained_machine_is_empty),
     ("a_killed_leader_is_replaced", quorum::a_killed_leader_is_replaced),
     ("a_leader_in_the_minority_is_replaced", quorum::a_leader_in_the_minority_is_replaced),
     ("without_a_quorum_nothing_stops", quorum::without_a_quorum_nothing_stops),

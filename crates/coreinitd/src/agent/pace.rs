@@ -11,8 +11,9 @@ const INTERVAL_MIN: Duration = Duration::from_millis(20);
 const INTERVAL_MAX: Duration = Duration::from_millis(100);
 /// A fifth of the time is spent on looking, at most, while systemd is busy with something else.
 const SHARE: u32 = 5;
-/// So many rounds may come at once after a time of rest: a wish, its job's end, and the report's return.
-const BURST: u32 = 4;
+/// So many rounds may come at once after a time of rest: a wish, its home, what systemd says of the start on
+/// its way, the job's end, and the reports' return.
+const BURST: u32 = 10;
 
 /// A leaky bucket: each round fills it by one interval, and it runs out with time.
 pub struct Pace {
@@ -46,13 +47,14 @@ mod tests {
         let start = Instant::now();
         let mut pace = Pace::new();
         let mut at = Vec::new();
-        for _ in 0..7 {
+        for _ in 0..13 {
             tokio::time::sleep_until(pace.next_round()).await;
             at.push(start.elapsed().as_millis());
             pace.took(Instant::now());
         }
         // Timers tick in milliseconds.
-        assert_eq!(at, [0, 0, 0, 0, 20, 40, 60]);
+        assert_eq!(at[..10], [0; 10]);
+        assert_eq!(at[10..], [20, 40, 60]);
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(pace.next_round() <= Instant::now());
     }

@@ -151,11 +151,13 @@ fn machine(state: &ClusterState, unit: &UnitName, named: Option<&str>) -> Result
 
 /// By id or name; else by the beginning of an id.
 pub(super) fn find(state: &ClusterState, text: &str) -> Result<MachineId, Refusal> {
+    // As it stands in corectl's lists.
+    let begin = text.strip_suffix("...").unwrap_or(text);
     let all = || state.machines.iter();
     let exact: Vec<&MachineId> =
         all().filter(|(id, m)| id.as_str() == text || m.info.name == text).map(|(id, _)| id).collect();
     let begun: Vec<&MachineId> =
-        all().filter(|(id, _)| id.as_str().starts_with(text)).map(|(id, _)| id).collect();
+        all().filter(|(id, _)| id.as_str().starts_with(begin)).map(|(id, _)| id).collect();
     match (&exact[..], &begun[..]) {
         ([one], _) | ([], [one]) => Ok((*one).clone()),
         ([], []) => Err(Refusal::Nowhere(format!("no machine is called {text:?}"))),
