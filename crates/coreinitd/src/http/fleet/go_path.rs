@@ -1,19 +1,23 @@
 //! fleet's server was Go's: a path with empty, `.` or `..` segments was answered with the way to the cleaned
-//! one. Only what reads is redirected here: a write that named something else by a slip is refused.
+//! one, whatever the method. A write that names something above where it points is refused here instead.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
+use crate::http::error::Refusal;
+
 /// The redirection that Go's server would give; `None` when the path is clean, or is none of fleet's.
 pub(in crate::http) fn redirect(method: &Method, uri: &Uri) -> Option<Response> {
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        return None;
-    }
     if uri.path() == "/v1" || uri.path().starts_with("/v1/") {
         return None;
     }
     let path = decoded(uri.path())?;
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    if !reads && path.split('/').any(|segment| segment == "..") {
+        let why = format!("{method} {path}: a path with \"..\" in it changes nothing");
+        return Some(Refusal::Invalid(why).into_response());
+    }
     let clean = cleaned(&path);
     if clean == path {
         return None;
