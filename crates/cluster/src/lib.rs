@@ -37,6 +37,6 @@ pub use record::{
 pub use relocate::{MoveRefused, Relocation, move_unit, rebalance};
 pub use requirement::{RequirementError, Requirements, Warning, is_global, launch_states, validate};
 pub use schedule::{Decision, Schedule, Scheduler, Unplaced, schedule};
-pub use state::ClusterState;
+pub use state::{ClusterState, differences};
 pub use unit_file::{UNIT_FILE_BYTES_MAX, UnitFile, UnitFileError, UnitHash, UnitOption};
 pub use unit_name::{UnitName, UnitNameError};

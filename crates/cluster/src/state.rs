@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Change, Command, Outcome};
@@ -71,4 +72,16 @@ fn put<K: Ord + Clone, V>(map: &mut OrdMap<K, Arc<V>>, key: K, value: Option<V>)
         Some(value) => map.insert(key, Arc::new(value)),
         None => map.remove(&key),
     };
+}
+
+/// What is not the same in both maps. It costs what has changed, since the two share the rest.
+pub fn differences<'a, K: Ord + Clone, V: PartialEq + Clone>(
+    old: &'a OrdMap<K, V>,
+    new: &'a OrdMap<K, V>,
+) -> impl Iterator<Item = (&'a K, Option<&'a V>, Option<&'a V>)> {
+    old.diff(new).map(|item| match item {
+        DiffItem::Add(key, value) => (key, None, Some(value)),
+        DiffItem::Remove(key, value) => (key, Some(value), None),
+        DiffItem::Update { old: (_, old), new: (key, new) } => (key, Some(old), Some(new)),
+    })
 }

@@ -1,99 +1,39 @@
 //! The store that the daemon sees: the seam's verbs over one Raft node, before, while and after it joins a
 //! cluster.
 
-use std::collections::BTreeMap;
+mod belonging;
+mod options;
+mod verbs;
+
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use cluster::{ClusterState, Command, MachineId, Revision};
+use cluster::{Command, MachineId};
 use openraft::{Config, SnapshotPolicy};
-use store::{Committed, ProposeError, ReadError, Role, Store, Voting};
+use store::Role;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use crate::batch::Batches;
-use crate::codec;
 use crate::disk::{Disk, Identity};
-use crate::forming::{self, Heard, Step};
 use crate::liveness::Liveness;
-use crate::message::{self, Asked, Envelope, Formed, Hello, Refusal, Request, Response};
+use crate::message::{self, Asked, Envelope, Formed, Hello, Refusal};
 use crate::network::Network;
-use crate::node::{Node, Raft, remaining};
-use crate::peers::{CallError, Peers};
+use crate::node::{Node, Raft};
+use crate::peers::Peers;
 use crate::question::{self, Answerer, AskError, Pieces, Questions};
 use crate::runtime::Runtime;
 use crate::server::{Handler, serve};
 use crate::transport::Transport;
-use crate::types::Member;
 
-/// The largest proposal, encoded: a batch of several thousand ordinary unit files.
-pub const PROPOSAL_BYTES_MAX: usize = 8 << 20;
-/// How often a machine without a cluster asks its peers.
-const FORMING_INTERVAL: Duration = Duration::from_millis(300);
-const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
-const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+pub use options::{InitError, Options, Timing};
+pub use verbs::PROPOSAL_BYTES_MAX;
+
 /// How often a role is looked at between openraft's own announcements.
 const ROLE_INTERVAL: Duration = Duration::from_millis(500);
 /// Short, because a voter without a store is one that the cluster cannot spare.
 const MEMBERSHIP_INTERVAL: Duration = Duration::from_millis(500);
-/// How soon a proposal that found no leader tries again, when no change of roles wakes it before.
-const RETRY_INTERVAL: Duration = Duration::from_millis(50);
-
-/// What a node has to know.
-#[derive(Clone, Debug)]
-pub struct Options {
-    pub machine: MachineId,
-    pub version: String,
-    /// Where this machine listens for its peers, `HOST:PORT`.
-    pub listen: String,
-    /// Where its peers reach it; `None`: where it listens.
-    pub advertise: Option<String>,
-    /// How many machines found the cluster; 0 waits for [`RaftStore::init`] or for a cluster to join.
-    pub bootstrap_expect: usize,
-    /// The machines to found or join a cluster with, `HOST:PORT`.
-    pub join: Vec<String>,
-    pub cluster_name: String,
-    pub timing: Timing,
-    /// Decides all of openraft's chance; for simulations.
-    pub seed: Option<u64>,
-}
-
-/// Why no cluster was formed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InitError {
-    #[error("this machine is part of the cluster {id} already")]
-    Exists { id: String },
-    #[error("{reason}")]
-    Failed { reason: String },
-}
-
-/// Raft's clock, in milliseconds.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    pub heartbeat_ms: u64,
-    pub election_ms_min: u64,
-    pub election_ms_max: u64,
-    /// Entries between two snapshots.
-    pub snapshot_entries: u64,
-    /// Entries kept behind a snapshot, for members that lag a little.
-    pub log_entries_kept: u64,
-}
-
-impl Default for Timing {
-    /// A dead leader is replaced in about a second: its lease runs out, then somebody's patience does.
-    fn default() -> Timing {
-        Timing {
-            heartbeat_ms: 200,
-            election_ms_min: 350,
-            election_ms_max: 550,
-            snapshot_entries: 5000,
-            log_entries_kept: 1000,
-        }
-    }
-}
 
 /// The store on Raft. Cheap to clone.
 #[derive(Clone)]
@@ -239,106 +179,6 @@ impl Shared {
         }
     }
 
-    /// Waits until this machine belongs to a cluster; at once when it did before.
-    async fn belong(
-        &self,
-        mut inits: mpsc::Receiver<(String, oneshot::Sender<Result<(), String>>)>,
-    ) -> Identity {
-        loop {
-            let known = self.disk.identity();
-            match known {
-                Ok(Some(identity)) => return identity,
-                Ok(None) => {}
-                Err(error) => tracing::error!(%error, "cannot read who this node is"),
-            }
-            if self.options.join.is_empty() {
-                self.hint("run `corectl cluster init` here, or set bootstrap_expect and join");
-                let Some((name, answer)) = inits.recv().await else { std::future::pending().await };
-                let me = self.hello();
-                let identity = forming::found(&[&me], &me.machine);
-                *self.cluster_name.lock().expect("no holder of this lock panics") = name;
-                let kept = self.disk.set_identity(&identity);
-                let _ = answer.send(kept.map_err(|error| error.to_string()));
-                continue;
-            }
-            match forming::step(&self.hello(), &self.ask_all().await) {
-                Step::Found(identity) => {
-                    tracing::info!(cluster = identity.cluster_id, node = identity.node, "founding a cluster");
-                    self.keep(&identity);
-                }
-                Step::Join { cluster, addresses } => {
-                    if let Some(identity) = self.join(&cluster, addresses).await {
-                        tracing::info!(cluster, node = identity.node, "joined a cluster");
-                        self.keep(&identity);
-                    } else {
-                        self.hint("waiting for the cluster's leader to take this machine in");
-                        tokio::time::sleep(FORMING_INTERVAL).await;
-                    }
-                }
-                Step::Wait { why } => {
-                    self.hint(&why);
-                    tokio::time::sleep(FORMING_INTERVAL).await;
-                }
-            }
-        }
-    }
-
-    fn keep(&self, identity: &Identity) {
-        if let Err(error) = self.disk.set_identity(identity) {
-            tracing::error!(%error, "cannot write down who this node is");
-        }
-    }
-
-    fn hint(&self, text: &str) {
-        self.role.send_if_modified(|role| {
-            let new = Role::Unformed { hint: text.into() };
-            let changed = *role != new;
-            if changed {
-                tracing::info!("not part of a cluster: {text}");
-                *role = new;
-            }
-            changed
-        });
-    }
-
-    async fn ask_all(&self) -> Vec<Heard> {
-        let asked = self.options.join.iter().map(|address| async move {
-            let hello = self.peers.hello(address, HELLO_TIMEOUT).await;
-            let hello = hello.map_err(|error| match error {
-                CallError::Unreachable { source, .. } | CallError::NoAnswer { source, .. } => {
-                    source.to_string()
-                }
-                refused @ CallError::Refused { .. } => refused.to_string(),
-            });
-            Heard { address: address.clone(), hello }
-        });
-        futures::future::join_all(asked).await
-    }
-
-    async fn join(&self, cluster: &str, mut addresses: Vec<String>) -> Option<Identity> {
-        let mut next = 0;
-        while let Some(address) = addresses.get(next).cloned() {
-            next += 1;
-            let (machine, nonce) = (self.options.machine.to_string(), self.nonce.clone());
-            let request = Request::Join { machine: machine.clone(), address: self.address.clone(), nonce };
-            let envelope = Envelope { cluster: cluster.into(), to: None, request };
-            match self.peers.call(&address, &envelope, JOIN_TIMEOUT).await {
-                Ok(Response::Joined { node }) => {
-                    let cluster_id = cluster.to_string();
-                    return Some(Identity { cluster_id, node, machine, founders: Vec::new() });
-                }
-                Err(CallError::Refused { source: Refusal::NotLeader { leader: Some(leader) }, .. })
-                    if !addresses.contains(&leader) =>
-                {
-                    addresses.push(leader);
-                }
-                Ok(_) => {}
-                Err(error) => tracing::debug!(%error, "not taken in"),
-            }
-        }
-        None
-    }
-
     async fn start_node(
         &self,
         identity: Identity,
@@ -440,68 +280,6 @@ impl Shared {
             tokio::time::sleep(MEMBERSHIP_INTERVAL).await;
         }
     }
-
-    /// Where the leader is to be asked.
-    fn target(&self, node: &Node) -> Target {
-        match &*self.role.borrow() {
-            Role::Leader { .. } => Target::Me,
-            Role::Follower { leader } => match node.leader() {
-                Some((_, member)) if member.machine == leader.as_str() => Target::Peer(member),
-                Some(_) | None => Target::Nobody,
-            },
-            Role::Leaderless | Role::Unformed { .. } => Target::Nobody,
-        }
-    }
-
-    /// Asks the leader for as long as it is the leader: one that was cut off would let us wait for ever.
-    async fn ask_leader(
-        &self,
-        node: &Node,
-        leader: &Member,
-        request: Request,
-        deadline: Instant,
-    ) -> Result<Response, CallError> {
-        let envelope = Envelope { cluster: node.identity.cluster_id.clone(), to: None, request };
-        let mut roles = self.role.subscribe();
-        let leads =
-            |role: &Role| matches!(role, Role::Follower { leader: id } if id.as_str() == leader.machine);
-        tokio::select! {
-            // Not resumed when cancelled: what became of the request is unknown then, and the caller is told
-            // so.
-            answer = self.peers.call(&leader.address, &envelope, remaining(deadline)) => answer,
-            _ = roles.wait_for(|role| !leads(role)) => {
-                let source = io::Error::other("it does not lead any more");
-                Err(CallError::NoAnswer { address: leader.address.clone(), source })
-            }
-        }
-    }
-
-    /// Until roles change, or a moment has passed; `false` when the deadline has.
-    async fn pause(&self, deadline: Instant) -> bool {
-        let mut roles = self.role.subscribe();
-        let until = deadline.min(Instant::now() + RETRY_INTERVAL);
-        let _ = tokio::time::timeout_at(until, roles.changed()).await;
-        Instant::now() < deadline
-    }
-
-    fn no_leader(&self) -> String {
-        let voters = self.node.get().map_or(0, |node| node.raft.voter_ids().count());
-        let majority = voters / 2 + 1;
-        format!("{majority} of the {voters} voting machines must be running and reach each other")
-    }
-
-    fn unformed(&self) -> String {
-        match &*self.role.borrow() {
-            Role::Unformed { hint } => hint.clone(),
-            _ => "it is starting".into(),
-        }
-    }
-}
-
-enum Target {
-    Me,
-    Peer(Member),
-    Nobody,
 }
 
 impl Handler for Shared {
@@ -544,131 +322,5 @@ impl Handler for Shared {
             return Err(Refusal::Stranger);
         }
         node.handle(envelope.request).await
-    }
-}
-
-#[async_trait]
-impl Store for RaftStore {
-    async fn propose(&self, commands: Vec<Command>, deadline: Instant) -> Result<Committed, ProposeError> {
-        let Some(node) = self.0.node.get() else {
-            return Err(ProposeError::Unformed { hint: self.0.unformed() });
-        };
-        let bytes = codec::encode(&commands).map_or(usize::MAX, |bytes| bytes.len());
-        if bytes > PROPOSAL_BYTES_MAX {
-            return Err(ProposeError::TooLarge { bytes, max: PROPOSAL_BYTES_MAX });
-        }
-        loop {
-            let answer = match self.0.target(node) {
-                Target::Me => {
-                    let proposed = node.batches.propose(commands.clone());
-                    tokio::time::timeout_at(deadline, proposed).await.unwrap_or(Err(Refusal::Unknown))
-                }
-                Target::Peer(leader) => {
-                    let request = Request::Propose { commands: commands.clone() };
-                    match self.0.ask_leader(node, &leader, request, deadline).await {
-                        Ok(Response::Proposed { revision, outcomes }) => {
-                            Ok(Committed { revision: Revision(revision), outcomes })
-                        }
-                        Ok(_) | Err(CallError::NoAnswer { .. }) => Err(Refusal::Unknown),
-                        Err(CallError::Unreachable { .. }) => Err(Refusal::NotLeader { leader: None }),
-                        Err(CallError::Refused { source: Refusal::Stranger, .. }) => {
-                            Err(Refusal::NotLeader { leader: None })
-                        }
-                        Err(CallError::Refused { source, .. }) => Err(source),
-                    }
-                }
-                Target::Nobody => Err(Refusal::NotLeader { leader: None }),
-            };
-            match answer {
-                Ok(committed) => {
-                    let mut state = self.0.disk.state();
-                    let applied = state.wait_for(|state| committed.revision <= state.revision);
-                    // It is committed, whether or not this machine has seen it in time.
-                    let _ = tokio::time::timeout_at(deadline, applied).await;
-                    return Ok(committed);
-                }
-                Err(Refusal::NotLeader { .. } | Refusal::Stranger) => {
-                    if !self.0.pause(deadline).await {
-                        return Err(ProposeError::NoLeader { hint: self.0.no_leader() });
-                    }
-                }
-                Err(Refusal::Unknown) => return Err(ProposeError::Unknown),
-                Err(Refusal::Failed(reason)) => return Err(ProposeError::Stopped { reason }),
-            }
-        }
-    }
-
-    fn state(&self) -> watch::Receiver<Arc<ClusterState>> {
-        self.0.disk.state()
-    }
-
-    async fn read(&self, deadline: Instant) -> Result<Arc<ClusterState>, ReadError> {
-        let Some(node) = self.0.node.get() else {
-            return Err(ReadError::Unformed { hint: self.0.unformed() });
-        };
-        loop {
-            let answer = match self.0.target(node) {
-                Target::Me => {
-                    let index = tokio::time::timeout_at(deadline, node.read_index()).await;
-                    index.unwrap_or(Err(Refusal::NotLeader { leader: None }))
-                }
-                Target::Peer(leader) => {
-                    match self.0.ask_leader(node, &leader, Request::ReadIndex, deadline).await {
-                        Ok(Response::ReadIndex { index }) => Ok(index),
-                        Err(CallError::Refused { source, .. }) => Err(source),
-                        Ok(_) | Err(CallError::NoAnswer { .. } | CallError::Unreachable { .. }) => {
-                            Err(Refusal::NotLeader { leader: None })
-                        }
-                    }
-                }
-                Target::Nobody => Err(Refusal::NotLeader { leader: None }),
-            };
-            match answer {
-                Ok(index) => {
-                    let wait = node.raft.wait(Some(remaining(deadline)));
-                    wait.applied_index_at_least(Some(index), "read").await.map_err(|_| ReadError::Timeout)?;
-                    return Ok(self.0.disk.state().borrow().clone());
-                }
-                Err(Refusal::Failed(reason)) => return Err(ReadError::Stopped { reason }),
-                Err(Refusal::NotLeader { .. } | Refusal::Stranger | Refusal::Unknown) => {
-                    if !self.0.pause(deadline).await {
-                        return Err(ReadError::NoLeader { hint: self.0.no_leader() });
-                    }
-                }
-            }
-        }
-    }
-
-    fn role(&self) -> watch::Receiver<Role> {
-        self.0.role.subscribe()
-    }
-
-    fn voting(&self) -> Option<Voting> {
-        self.0.node.get().map(|node| node.voting())
-    }
-
-    async fn here(&self, deadline: Instant) -> Result<(), ReadError> {
-        let Some(node) = self.0.node.get() else {
-            return Err(ReadError::Unformed { hint: self.0.unformed() });
-        };
-        let no_leader = || ReadError::NoLeader { hint: self.0.no_leader() };
-        match self.0.target(node) {
-            Target::Me => Ok(()),
-            Target::Nobody => Err(no_leader()),
-            Target::Peer(leader) => {
-                let request = Request::Here { machine: self.0.options.machine.to_string() };
-                match self.0.ask_leader(node, &leader, request, deadline).await {
-                    Ok(_) => Ok(()),
-                    Err(CallError::NoAnswer { .. }) => Err(ReadError::Timeout),
-                    Err(CallError::Unreachable { .. } | CallError::Refused { .. }) => Err(no_leader()),
-                }
-            }
-        }
-    }
-
-    fn silence(&self) -> BTreeMap<MachineId, Duration> {
-        let Some(node) = self.0.node.get() else { return BTreeMap::new() };
-        let state = self.0.disk.state().borrow().clone();
-        node.liveness.silence(state.machines.keys(), &self.0.options.machine)
     }
 }

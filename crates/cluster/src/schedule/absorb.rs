@@ -4,15 +4,12 @@ use std::collections::BTreeSet;
 use std::ops::Bound::{Included, Unbounded};
 use std::sync::Arc;
 
-use imbl::OrdMap;
-use imbl::ordmap::DiffItem;
-
 use super::board::{Board, Spot, SpotId, Wish, WishId};
 use super::pattern::Pattern;
 use crate::global::globals_on;
 use crate::record::{Liveness, Machine, Unit};
 use crate::requirement::Requirements;
-use crate::{Assignment, ClusterState, DesiredState, MachineId, UnitName, activated_unit};
+use crate::{Assignment, ClusterState, DesiredState, MachineId, UnitName, activated_unit, differences};
 
 /// What has to be looked at again once all records are taken over.
 #[derive(Default)]
@@ -358,16 +355,4 @@ fn set(all: &mut BTreeSet<usize>, one: usize, is_in: bool) {
     } else {
         all.remove(&one);
     }
-}
-
-/// What is not the same in both maps. It costs what has changed, since the two share the rest.
-fn differences<'a, K: Ord + Clone, V: PartialEq + Clone>(
-    old: &'a OrdMap<K, V>,
-    new: &'a OrdMap<K, V>,
-) -> impl Iterator<Item = (&'a K, Option<&'a V>, Option<&'a V>)> {
-    old.diff(new).map(|item| match item {
-        DiffItem::Add(key, value) => (key, None, Some(value)),
-        DiffItem::Remove(key, value) => (key, Some(value), None),
-        DiffItem::Update { old: (_, old), new: (key, new) } => (key, Some(old), Some(new)),
-    })
 }

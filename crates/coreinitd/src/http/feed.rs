@@ -10,9 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::v1::{Event, Told};
 use axum::body::Bytes;
-use cluster::{ClusterState, MachineId, Revision, UnitName};
-use imbl::OrdMap;
-use imbl::ordmap::DiffItem;
+use cluster::{ClusterState, MachineId, Revision, UnitName, differences};
 use tokio::sync::{Semaphore, watch};
 
 use super::view::{Placement, Snapshot};
@@ -210,16 +208,4 @@ fn reasons_changed<T: PartialEq>(
     let new_or_other = new.iter().filter(|(name, why)| old.get(*name) != Some(*why));
     let over = old.keys().filter(|name| !new.contains_key(*name));
     new_or_other.map(|(name, _)| name).chain(over).cloned().collect()
-}
-
-/// What is not the same in both maps. It costs what has changed, since the two share the rest.
-fn differences<'a, K: Ord + Clone, V: PartialEq + Clone>(
-    old: &'a OrdMap<K, V>,
-    new: &'a OrdMap<K, V>,
-) -> impl Iterator<Item = (&'a K, Option<&'a V>, Option<&'a V>)> {
-    old.diff(new).map(|item| match item {
-        DiffItem::Add(key, value) => (key, None, Some(value)),
-        DiffItem::Remove(key, value) => (key, Some(value), None),
-        DiffItem::Update { old: (_, old), new: (key, new) } => (key, Some(old), Some(new)),
-    })
 }

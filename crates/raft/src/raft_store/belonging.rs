@@ -1,0 +1,121 @@
+//! From a machine without a cluster to one that belongs to one: it asks its peers who they are, and founds or
+//! joins with them what `forming` decides.
+
+use std::time::Duration;
+
+use store::Role;
+use tokio::sync::{mpsc, oneshot};
+
+use super::Shared;
+use crate::disk::Identity;
+use crate::forming::{self, Heard, Step};
+use crate::message::{Envelope, Refusal, Request, Response};
+use crate::peers::CallError;
+use crate::server::Handler;
+
+/// How often a machine without a cluster asks its peers.
+const FORMING_INTERVAL: Duration = Duration::from_millis(300);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
+const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Shared {
+    /// Waits until this machine belongs to a cluster; at once when it did before.
+    pub(super) async fn belong(
+        &self,
+        mut inits: mpsc::Receiver<(String, oneshot::Sender<Result<(), String>>)>,
+    ) -> Identity {
+        loop {
+            let known = self.disk.identity();
+            match known {
+                Ok(Some(identity)) => return identity,
+                Ok(None) => {}
+                Err(error) => tracing::error!(%error, "cannot read who this node is"),
+            }
+            if self.options.join.is_empty() {
+                self.hint("run `corectl cluster init` here, or set bootstrap_expect and join");
+                let Some((name, answer)) = inits.recv().await else { std::future::pending().await };
+                let me = self.hello();
+                let identity = forming::found(&[&me], &me.machine);
+                *self.cluster_name.lock().expect("no holder of this lock panics") = name;
+                let kept = self.disk.set_identity(&identity);
+                let _ = answer.send(kept.map_err(|error| error.to_string()));
+                continue;
+            }
+            match forming::step(&self.hello(), &self.ask_all().await) {
+                Step::Found(identity) => {
+                    tracing::info!(cluster = identity.cluster_id, node = identity.node, "founding a cluster");
+                    self.keep(&identity);
+                }
+                Step::Join { cluster, addresses } => {
+                    if let Some(identity) = self.join(&cluster, addresses).await {
+                        tracing::info!(cluster, node = identity.node, "joined a cluster");
+                        self.keep(&identity);
+                    } else {
+                        self.hint("waiting for the cluster's leader to take this machine in");
+                        tokio::time::sleep(FORMING_INTERVAL).await;
+                    }
+                }
+                Step::Wait { why } => {
+                    self.hint(&why);
+                    tokio::time::sleep(FORMING_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    fn keep(&self, identity: &Identity) {
+        if let Err(error) = self.disk.set_identity(identity) {
+            tracing::error!(%error, "cannot write down who this node is");
+        }
+    }
+
+    fn hint(&self, text: &str) {
+        self.role.send_if_modified(|role| {
+            let new = Role::Unformed { hint: text.into() };
+            let changed = *role != new;
+            if changed {
+                tracing::info!("not part of a cluster: {text}");
+                *role = new;
+            }
+            changed
+        });
+    }
+
+    async fn ask_all(&self) -> Vec<Heard> {
+        let asked = self.options.join.iter().map(|address| async move {
+            let hello = self.peers.hello(address, HELLO_TIMEOUT).await;
+            let hello = hello.map_err(|error| match error {
+                CallError::Unreachable { source, .. } | CallError::NoAnswer { source, .. } => {
+                    source.to_string()
+                }
+                refused @ CallError::Refused { .. } => refused.to_string(),
+            });
+            Heard { address: address.clone(), hello }
+        });
+        futures::future::join_all(asked).await
+    }
+
+    async fn join(&self, cluster: &str, mut addresses: Vec<String>) -> Option<Identity> {
+        let mut next = 0;
+        while let Some(address) = addresses.get(next).cloned() {
+            next += 1;
+            let (machine, nonce) = (self.options.machine.to_string(), self.nonce.clone());
+            let request = Request::Join { machine: machine.clone(), address: self.address.clone(), nonce };
+            let envelope = Envelope { cluster: cluster.into(), to: None, request };
+            match self.peers.call(&address, &envelope, JOIN_TIMEOUT).await {
+                Ok(Response::Joined { node }) => {
+                    let cluster_id = cluster.to_string();
+                    return Some(Identity { cluster_id, node, machine, founders: Vec::new() });
+                }
+                Err(CallError::Refused { source: Refusal::NotLeader { leader: Some(leader) }, .. })
+                    if !addresses.contains(&leader) =>
+                {
+                    addresses.push(leader);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "not taken in"),
+            }
+        }
+        None
+    }
+}
