@@ -25,6 +25,7 @@ mod server;
 mod snapshot_file;
 pub mod state_machine;
 mod transport;
+mod twin;
 pub mod types;
 mod witness;
 

@@ -25,12 +25,15 @@ use crate::transport::{BoxStream, Listener};
 
 /// Connections held at a time: many more than a cluster has members.
 const CONNECTIONS_MAX: usize = 256;
+/// A cluster with many founders.
+const HELLO_BYTES_MAX: usize = 64 << 10;
 /// After an accept that failed, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who answers.
 pub trait Handler: Send + Sync + 'static {
-    fn hello(&self) -> Hello;
+    /// Who listens here. Whoever asks may have said who it is.
+    fn hello(&self, asker: Option<Hello>) -> Hello;
     fn handle(&self, envelope: Envelope) -> impl Future<Output = Result<message::Response, Refusal>> + Send;
     /// A question to the daemon around the store, answered with a stream; the text of an error goes back.
     fn answer(&self, asked: Asked) -> impl Future<Output = Result<Pieces, String>> + Send;
@@ -103,10 +106,17 @@ async fn connection<H: Handler>(stream: BoxStream, handler: Arc<H>) -> io::Resul
 async fn respond<H: Handler>(handler: &H, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path().to_string();
     match path.as_str() {
-        "/hello" => match serde_json::to_vec(&handler.hello()) {
-            Ok(body) => Response::new(whole(body)),
-            Err(_) => status(StatusCode::INTERNAL_SERVER_ERROR),
-        },
+        "/hello" => {
+            let Ok(body) = Limited::new(request.into_body(), HELLO_BYTES_MAX).collect().await else {
+                return status(StatusCode::PAYLOAD_TOO_LARGE);
+            };
+            // Another version's may not be understood, and is answered all the same.
+            let asker = serde_json::from_slice(&body.to_bytes()).ok();
+            match serde_json::to_vec(&handler.hello(asker)) {
+                Ok(body) => Response::new(whole(body)),
+                Err(_) => status(StatusCode::INTERNAL_SERVER_ERROR),
+            }
+        }
         "/peer" => {
             let Ok(body) = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await else {
                 return status(StatusCode::PAYLOAD_TOO_LARGE);
