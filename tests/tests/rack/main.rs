@@ -14,6 +14,7 @@ mod placing;
 mod quorum;
 mod refused;
 mod start;
+mod twin;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("corectl_names_what_is_wrong", refused::corectl_names_what_is_wrong),
     ("two_hundred_units_come_and_go", many::two_hundred_units_come_and_go),
     ("a_drained_machine_is_empty", placing::a_drained_machine_is_empty),
+    ("a_second_machine_with_one_id_is_kept_out", twin::a_second_machine_with_one_id_is_kept_out),
     ("a_killed_leader_is_replaced", quorum::a_killed_leader_is_replaced),
     ("a_leader_in_the_minority_is_replaced", quorum::a_leader_in_the_minority_is_replaced),
     ("without_a_quorum_nothing_stops", quorum::without_a_quorum_nothing_stops),
