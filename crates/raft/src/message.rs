@@ -72,6 +72,8 @@ pub enum Refusal {
     /// It listens there, or has been heard from there a moment ago.
     #[error("the machine at {address} has the same machine id")]
     Twin { address: String },
+    #[error("machine {caller} may not speak for machine {claimed}")]
+    Impostor { caller: String, claimed: String },
     #[error("no answer in time; the change may or may not be made")]
     Unknown,
     #[error("{0}")]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::MachineId;
+use cluster::{Command, MachineId};
 use openraft::ReadPolicy;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
@@ -23,6 +23,7 @@ use crate::membership::{Members, Step, next_step};
 use crate::message::{Refusal, Request, Response};
 use crate::peers::Peers;
 use crate::state_machine::StateMachine;
+use crate::transport::Caller;
 use crate::twin::{self, Told};
 use crate::types::{Member, NodeId, TypeConfig};
 
@@ -43,7 +44,10 @@ pub struct Node {
 
 impl Node {
     /// Answers a peer of this cluster.
-    pub async fn handle(&self, request: Request) -> Result<Response, Refusal> {
+    pub async fn handle(&self, caller: &Caller, request: Request) -> Result<Response, Refusal> {
+        if let Caller::Machine(caller) = caller {
+            self.speaks_for_itself(caller, &request)?;
+        }
         match request {
             Request::Append(request) => {
                 self.liveness.leader_spoke();
@@ -87,6 +91,44 @@ impl Node {
                 let node = self.admit(Member { machine, address, nonce }).await?;
                 Ok(Response::Joined { node })
             }
+        }
+    }
+
+    /// A machine leads, votes, reports and joins in no other's name. What its users ask for passes: each
+    /// daemon has looked at its own.
+    fn speaks_for_itself(&self, caller: &MachineId, request: &Request) -> Result<(), Refusal> {
+        let by_node = |node: NodeId| {
+            let metrics = self.raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            let member = metrics.membership_config.membership().get_node(&node);
+            member.map(|member| member.machine.clone())
+        };
+        let claimed: Vec<String> = match request {
+            Request::Append(request) => by_node(request.vote.leader_id.voted_for).into_iter().collect(),
+            Request::Vote(request) | Request::PreVote(request) => {
+                by_node(request.vote.leader_id.voted_for).into_iter().collect()
+            }
+            Request::Snapshot { vote, .. } => by_node(vote.leader_id.voted_for).into_iter().collect(),
+            Request::TransferLeader(request) => {
+                by_node(request.from_leader().leader_id.voted_for).into_iter().collect()
+            }
+            Request::Here { machine, .. } | Request::Join { machine, .. } => vec![machine.clone()],
+            Request::Propose { commands } => {
+                let claimed = commands.iter().filter_map(|command| match command {
+                    Command::Report { machine, .. } => Some(machine.to_string()),
+                    Command::RegisterMachine { id, .. } => Some(id.to_string()),
+                    _ => None,
+                });
+                claimed.collect()
+            }
+            Request::ReadIndex => Vec::new(),
+        };
+        match claimed.into_iter().find(|claimed| claimed != caller.as_str()) {
+            Some(claimed) => {
+                tracing::warn!(%caller, claimed, "a machine spoke in another's name, and was not heard");
+                Err(Refusal::Impostor { caller: caller.to_string(), claimed })
+            }
+            None => Ok(()),
         }
     }
 

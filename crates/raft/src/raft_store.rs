@@ -25,7 +25,7 @@ use crate::peers::Peers;
 use crate::question::{self, Answerer, AskError, Pieces, Questions};
 use crate::runtime::Runtime;
 use crate::server::{Handler, serve};
-use crate::transport::Transport;
+use crate::transport::{Caller, Transport};
 use crate::twin::Told;
 
 pub use options::{InitError, Options, Timing};
@@ -324,12 +324,12 @@ impl Handler for Shared {
         }
     }
 
-    async fn handle(&self, envelope: Envelope) -> Result<message::Response, Refusal> {
+    async fn handle(&self, caller: &Caller, envelope: Envelope) -> Result<message::Response, Refusal> {
         let node = self.node.get().ok_or(Refusal::Stranger)?;
         let addressed = envelope.to.is_none_or(|to| to == node.identity.node);
         if envelope.cluster != node.identity.cluster_id || !addressed {
             return Err(Refusal::Stranger);
         }
-        node.handle(envelope.request).await
+        node.handle(caller, envelope.request).await
     }
 }

@@ -133,7 +133,7 @@ impl Store for RaftStore {
                     }
                 }
                 Err(Refusal::Unknown) => return Err(ProposeError::Unknown),
-                Err(refusal @ (Refusal::Failed(_) | Refusal::Twin { .. })) => {
+                Err(refusal @ (Refusal::Failed(_) | Refusal::Twin { .. } | Refusal::Impostor { .. })) => {
                     return Err(ProposeError::Stopped { reason: refusal.to_string() });
                 }
             }
@@ -171,7 +171,7 @@ impl Store for RaftStore {
                     wait.applied_index_at_least(Some(index), "read").await.map_err(|_| ReadError::Timeout)?;
                     return Ok(self.0.disk.state().borrow().clone());
                 }
-                Err(refusal @ (Refusal::Failed(_) | Refusal::Twin { .. })) => {
+                Err(refusal @ (Refusal::Failed(_) | Refusal::Twin { .. } | Refusal::Impostor { .. })) => {
                     return Err(ReadError::Stopped { reason: refusal.to_string() });
                 }
                 Err(Refusal::NotLeader { .. } | Refusal::Stranger | Refusal::Unknown) => {
