@@ -22,6 +22,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(12);
 const FORMING_LIMIT: Duration = Duration::from_secs(30);
 const DAEMON: &str = "coreinitd.service";
 const SOCKET: &str = "/run/coreinit.sock";
+const SECRET_FILE: &str = "/etc/coreinit/secret";
 /// The hosts' disks that forget at a power cut what was not synced are at /data.
 pub const DATA_DIR: &str = "/data/coreinit";
 
@@ -48,10 +49,15 @@ impl Cluster {
         let rack = Arc::new(Rack::up(&name, count, &options.join(" ")));
         let config = programs.path().join("coreinitd.toml");
         std::fs::write(&config, configuration(rack.hosts())).expect("the configuration can be written");
+        let secret = programs.path().join("secret");
+        std::fs::write(&secret, "a secret that only this rack's hosts know, which is enough")
+            .expect("it can be written");
         let unit = sources::root().join("dist/systemd/coreinitd.service");
         for host in rack.hosts() {
             rack.exec(host, &["mkdir", "-p", "/etc/coreinit"]);
             rack.put(host, &config, "/etc/coreinit/coreinitd.toml");
+            rack.put(host, &secret, SECRET_FILE);
+            rack.exec(host, &["chmod", "600", SECRET_FILE]);
             rack.put(host, &unit, "/etc/systemd/system/coreinitd.service");
             rack.exec(host, &["systemctl", "enable", "--quiet", "--now", "--no-block", DAEMON]);
         }
@@ -282,7 +288,7 @@ fn read<T: DeserializeOwned>(host: &str, answer: Answer) -> Result<T, String> {
 /// The same for each host.
 fn configuration(hosts: &[String]) -> String {
     format!(
-        "data_dir = {DATA_DIR:?}\nlisten = \"0.0.0.0:7340\"\ninsecure_transport = true\n\
+        "data_dir = {DATA_DIR:?}\nlisten = \"0.0.0.0:7340\"\ncluster_secret_file = {SECRET_FILE:?}\n\
          bootstrap_expect = {}\n\
          join = {hosts:?}\nmachine_lost_after = \"6s\"\nsocket = {SOCKET:?}\n",
         hosts.len()
