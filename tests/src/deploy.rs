@@ -22,7 +22,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(12);
 const FORMING_LIMIT: Duration = Duration::from_secs(30);
 const DAEMON: &str = "coreinitd.service";
 const SOCKET: &str = "/run/coreinit.sock";
-const SECRET_FILE: &str = "/etc/coreinit/secret";
+/// What the hosts know each other by.
+pub const SECRET_FILE: &str = "/etc/coreinit/secret";
 /// The hosts' disks that forget at a power cut what was not synced are at /data.
 pub const DATA_DIR: &str = "/data/coreinit";
 

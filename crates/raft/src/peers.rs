@@ -29,6 +29,8 @@ pub(crate) type Sender = SendRequest<Full<Bytes>>;
 pub struct Peers {
     transport: Arc<dyn Transport>,
     open: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Option<Sender>>>>>,
+    /// Those that are reached and not understood, such as machines with another secret, and why.
+    strange: Mutex<BTreeMap<String, String>>,
 }
 
 /// Why a call brought no response.
@@ -46,7 +48,7 @@ pub enum CallError {
 
 impl Peers {
     pub fn new(transport: Arc<dyn Transport>) -> Peers {
-        Peers { transport, open: Mutex::default() }
+        Peers { transport, open: Mutex::default(), strange: Mutex::default() }
     }
 
     /// Sends one request and waits for its response, `timeout` in all.
@@ -120,7 +122,9 @@ impl Peers {
         address: &str,
     ) -> io::Result<(Sender, impl Future<Output = hyper::Result<()>> + Send + use<>)> {
         let connect = self.transport.connect(address);
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect).await??;
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect).await?;
+        self.note(address, stream.as_ref().err());
+        let stream = stream?;
         hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)
@@ -130,6 +134,28 @@ impl Peers {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(io::Error::other)
+    }
+
+    /// Machines that cannot be talked to for a reason that time does not mend, and the reason.
+    pub fn strangers(&self) -> Vec<String> {
+        let strange = self.strange.lock().expect("no holder of this lock panics");
+        strange.values().cloned().collect()
+    }
+
+    fn note(&self, address: &str, error: Option<&io::Error>) {
+        let mut strange = self.strange.lock().expect("no holder of this lock panics");
+        match error {
+            Some(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let text = error.to_string();
+                if strange.get(address) != Some(&text) {
+                    tracing::warn!("{text}");
+                    strange.insert(address.into(), text);
+                }
+            }
+            // A machine that is down now may still be the stranger that it was.
+            Some(_) => {}
+            None => drop(strange.remove(address)),
+        }
     }
 
     fn slot(&self, address: &str) -> Arc<tokio::sync::Mutex<Option<Sender>>> {

@@ -40,6 +40,11 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
+    /// Why there is no leader while there is none, for people.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     /// Tells the leader that this machine is alive. Fails fast; the caller calls again in its own time.
     async fn here(&self, deadline: Instant) -> Result<(), ReadError>;
 

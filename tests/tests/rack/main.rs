@@ -13,6 +13,7 @@ mod many;
 mod placing;
 mod quorum;
 mod refused;
+mod secret;
 mod start;
 mod twin;
 
@@ -33,6 +34,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("two_hundred_units_come_and_go", many::two_hundred_units_come_and_go),
     ("a_drained_machine_is_empty", placing::a_drained_machine_is_empty),
     ("a_second_machine_with_one_id_is_kept_out", twin::a_second_machine_with_one_id_is_kept_out),
+    ("only_those_with_the_secret_are_let_in", secret::only_those_with_the_secret_are_let_in),
     ("a_killed_leader_is_replaced", quorum::a_killed_leader_is_replaced),
     ("a_leader_in_the_minority_is_replaced", quorum::a_leader_in_the_minority_is_replaced),
     ("without_a_quorum_nothing_stops", quorum::without_a_quorum_nothing_stops),

@@ -10,7 +10,7 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use cluster::{Command, Kind, Outcome, Rejected, UnitFile};
-use store::{Committed, Role, Voting};
+use store::{Committed, Role};
 
 use super::Room;
 use super::error::Refusal;
@@ -50,7 +50,7 @@ fn status_of(room: &Room) -> v1::Status {
     let voting = room.parts.store.voting();
     let trouble = match &role {
         Role::Unformed { hint } => Some(hint.clone()),
-        Role::Leaderless => Some(no_majority(voting.as_ref())),
+        Role::Leaderless => Some(room.parts.store.trouble().unwrap_or_else(|| "no leader is known".into())),
         Role::Leader { .. } | Role::Follower { .. } => None,
     };
     let (role, leader) = match &role {
@@ -71,16 +71,6 @@ fn status_of(room: &Room) -> v1::Status {
         member: voting.map(|voting| if voting.votes { v1::Member::Voter } else { v1::Member::Learner }),
         leaderless_seconds: room.leaderless.since().map(|since| since.elapsed().as_secs()),
         trouble,
-    }
-}
-
-fn no_majority(voting: Option<&Voting>) -> String {
-    match voting {
-        Some(Voting { voters, .. }) => {
-            let majority = voters / 2 + 1;
-            format!("{majority} of the {voters} voting machines must be running and reach each other")
-        }
-        None => "no leader is known".into(),
     }
 }
 

@@ -76,7 +76,13 @@ impl Shared {
     fn no_leader(&self) -> String {
         let voters = self.node.get().map_or(0, |node| node.raft.voter_ids().count());
         let majority = voters / 2 + 1;
-        format!("{majority} of the {voters} voting machines must be running and reach each other")
+        let mut why =
+            format!("{majority} of the {voters} voting machines must be running and reach each other");
+        for stranger in self.peers.strangers() {
+            why.push_str("; ");
+            why.push_str(&stranger);
+        }
+        why
     }
 
     fn unformed(&self) -> String {
@@ -189,6 +195,10 @@ impl Store for RaftStore {
 
     fn voting(&self) -> Option<Voting> {
         self.0.node.get().map(|node| node.voting())
+    }
+
+    fn trouble(&self) -> Option<String> {
+        matches!(*self.0.role.borrow(), Role::Leaderless).then(|| self.0.no_leader())
     }
 
     async fn here(&self, deadline: Instant) -> Result<(), ReadError> {
