@@ -46,10 +46,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cluster", &[]),
     ("store", &["cluster"]),
     ("raft", &["store", "cluster"]),
+    ("identity", &["raft", "cluster"]),
     ("etcd-compat", &["store", "cluster"]),
     ("api", &["cluster"]),
     ("corectl", &["api", "cluster"]),
-    ("coreinitd", &["raft", "etcd-compat", "api", "store", "cluster"]),
+    ("coreinitd", &["raft", "identity", "etcd-compat", "api", "store", "cluster"]),
 ];
 
 /// A library, the crate that may depend on it, and the folders that may name it.
@@ -63,6 +64,9 @@ const ROOMS: &[(&str, &str, &[&str])] = &[
     ("sled", "raft", &["crates/raft"]),
     ("redb", "raft", &["crates/raft"]),
     ("bincode", "raft", &["crates/raft"]),
+    ("rustls", "identity", &["crates/identity"]),
+    ("rcgen", "identity", &["crates/identity"]),
+    ("ring", "identity", &["crates/identity"]),
     ("etcd-client", "etcd-compat", &["etcd-compat"]),
 ];
 

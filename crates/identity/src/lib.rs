@@ -1,9 +1,9 @@
-//! Who may speak to whom: the cluster's secret, the certificate authority that follows from it, and TLS between
-//! machines with both ends known.
+//! Who may speak to whom: the cluster's secret, the certificate authority that follows from it, and TLS
+//! between machines with both ends known.
 //!
 //! Every machine that holds the secret can make the authority, always the same one, and issues its own
-//! certificate from it: there is nothing to hand around, and machines that start in any order trust each other
-//! at first sight. Whoever does not hold the secret gets no byte past the handshake.
+//! certificate from it: there is nothing to hand around, and machines that start in any order trust each
+//! other at first sight. Whoever does not hold the secret gets no byte past the handshake.
 //!
 //! Called by the daemon, which gives [`Tls`] to the store as its transport.
 
