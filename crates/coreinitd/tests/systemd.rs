@@ -193,7 +193,10 @@ async fn a_real_systemd_is_driven() {
     the_machines_own_units_are_left_alone(&host, &cluster).await;
     a_socket_comes_before_its_service(&host, &cluster).await;
     what_is_made_again_runs_the_new_text(&host, &cluster).await;
-    a_person_may_start_again_and_again(&cluster).await;
+    a_person_may_start_again_and_again(&host, &cluster).await;
+    a_unit_that_waits_to_be_tried_again_says_why(&cluster).await;
+    others_are_told_who_wants_them(&host, &cluster).await;
+    what_has_lost_its_file_is_ours_still(&host, &cluster).await;
     a_lost_bus_is_found_again(&host, &cluster).await;
     an_agent_that_comes_back_starts_nothing(&host, &mut cluster).await;
 }
@@ -378,13 +381,81 @@ async fn what_is_made_again_runs_the_new_text(host: &Host, cluster: &OneMachine)
     cluster.destroy(&["friend.service"]).await;
 }
 
-async fn a_person_may_start_again_and_again(cluster: &OneMachine) {
+async fn a_person_may_start_again_and_again(host: &Host, cluster: &OneMachine) {
     for round in 0..8 {
         cluster.start("eager.service", &sleeper(&format!("attempt {round}"))).await;
         let observed = cluster.settled("eager.service").await;
         assert_eq!(&*observed.active, "active", "{:?}", observed.failure);
     }
     cluster.destroy(&["eager.service"]).await;
+
+    // systemd's result of a start that it refuses is that of the start before.
+    for round in 0..3 {
+        let limit = format!("Description=attempt {round}\nStartLimitBurst=1\nStartLimitIntervalSec=600\n");
+        let fails = "Type=oneshot\nExecStart=/bin/sh -c 'echo again >>/run/attempts; exit 3'\n";
+        cluster.start("loser.service", &format!("[Unit]\n{limit}[Service]\n{fails}")).await;
+        let reason = cluster.settled("loser.service").await.failure.map(|failure| failure.reason);
+        assert_eq!(reason.as_deref(), Some("start job failed: exit-code (status 3)"));
+    }
+    let attempts = std::fs::read_to_string(host.root.join("run/attempts")).unwrap();
+    assert_eq!(attempts.lines().count(), 3);
+    cluster.destroy(&["loser.service"]).await;
+}
+
+async fn a_unit_that_waits_to_be_tried_again_says_why(cluster: &OneMachine) {
+    let text = "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'exit 3'\nRestart=on-failure\nRestartSec=1h\n";
+    cluster.start("round.service", text).await;
+    let observed = cluster.settled("round.service").await;
+    let reason = observed.failure.map(|failure| failure.reason);
+    assert_eq!((&*observed.active, &*observed.sub), ("activating", "auto-restart"));
+    assert_eq!(reason.as_deref(), Some("start job failed: exit-code (status 3)"));
+    cluster.destroy(&["round.service"]).await;
+}
+
+async fn what_has_lost_its_file_is_ours_still(host: &Host, cluster: &OneMachine) {
+    for unit in ["bare.service", "wanted.service"] {
+        cluster.start(unit, &sleeper("without a file")).await;
+        cluster.settled(unit).await;
+        std::fs::remove_file(host.root.join("run/systemd/system").join(unit)).unwrap();
+        std::fs::remove_file(host.root.join("run/coreinit/units").join(unit)).unwrap();
+    }
+    host.systemctl(&["daemon-reload"]);
+    cluster.destroy(&["bare.service"]).await;
+    assert_eq!(host.systemctl(&["list-units", "--all", "--plain", "--no-legend", "bare.service"]), "");
+    cluster.set(&[("wanted.service", &sleeper("without a file"), DesiredState::Loaded)]).await;
+    assert_eq!(&*cluster.settled("wanted.service").await.active, "inactive");
+    cluster.destroy(&["wanted.service"]).await;
+}
+
+/// `[Install]`, of units that come, change and go.
+async fn others_are_told_who_wants_them(host: &Host, cluster: &OneMachine) {
+    let wants = |unit: &str| host.systemctl(&["show", "-P", "Wants", unit]);
+    cluster.start("wanting.service", &sleeper("wanting")).await;
+    cluster.settled("wanting.service").await;
+    let installed = format!("{}[Install]\nWantedBy=wanting.service\n", sleeper("wanted"));
+    let loaded = DesiredState::Loaded;
+    cluster.set(&[("wanted@1.service", &installed, loaded)]).await;
+    cluster.settled("wanted@1.service").await;
+    assert_eq!(wants("wanting.service"), "wanted@1.service");
+    let other = installed.replace("WantedBy", "RequiredBy");
+    cluster.set(&[("wanted@1.service", &other, loaded)]).await;
+    cluster.settled("wanted@1.service").await;
+    assert_eq!(wants("wanting.service"), "");
+    assert_eq!(host.systemctl(&["show", "-P", "RequiredBy", "wanted@1.service"]), "wanting.service");
+    cluster.destroy(&["wanted@1.service"]).await;
+    let links = host.root.join("run/systemd/system");
+    assert!(
+        !links.join("wanting.service.requires").exists() && !links.join("wanting.service.wants").exists()
+    );
+    assert!(!host.systemctl(&["show", "-P", "Requires", "wanting.service"]).contains("wanted"));
+
+    // What cannot be is told, and holds up no other.
+    let nonsense = format!("{}[Install]\nWantedBy=nobody\n", sleeper("wanted by what is no unit"));
+    cluster.set(&[("alone.service", &nonsense, loaded), ("other.service", &installed, loaded)]).await;
+    let reason = cluster.settled("alone.service").await.failure.map(|failure| failure.reason);
+    assert!(reason.as_deref().is_some_and(|reason| reason.contains("EnableUnitFiles")), "{reason:?}");
+    assert_eq!(cluster.settled("other.service").await.failure, None);
+    cluster.destroy(&["wanting.service", "alone.service", "other.service"]).await;
 }
 
 async fn a_lost_bus_is_found_again(host: &Host, cluster: &OneMachine) {
