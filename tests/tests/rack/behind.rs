@@ -73,6 +73,10 @@ pub fn what_is_done_by_hand_is_respected(cluster: &Cluster) {
     });
 
     cluster.types("h1", &format!("stop {started}")).is(0, &["inactive (dead)"]);
+    by_hand(&homes, "mask", &started);
+    cluster.types("h1", &format!("start {started}")).is(1, &["masked"]);
+    by_hand(&homes, "unmask", &started);
+    cluster.types("h1", &format!("start {started}")).is(0, &["active (running)"]);
     cluster.types("h1", &format!("start {stopped} {killed}")).is(0, &["active (running)"]);
     let again = [stopped.clone(), killed.clone()];
     assert_eq!(cluster.at_home_now("h1", &again).map(|now| now.len()), Ok(2));
