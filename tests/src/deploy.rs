@@ -66,8 +66,8 @@ impl Cluster {
         rack.exec(host, &["systemctl", "enable", "--quiet", "--now", "--no-block", DAEMON]);
     }
 
-    /// Boots one host more, which joins the cluster; returns its name. Nobody else knows of it, so the cluster
-    /// is not [`Cluster::formed`] any more: there is one machine too many.
+    /// Boots one host more, which joins the cluster; returns its name. Nobody else knows of it, so the
+    /// cluster is not [`Cluster::formed`] any more: there is one machine too many.
     #[track_caller]
     pub fn add_machine(&self) -> String {
         let host = self.rack.add();

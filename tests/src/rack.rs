@@ -190,7 +190,7 @@ impl Rack {
             .arg(format!("--address=unix:path={}", bus.display()))
             .args([
                 "--json=short",
-                "--timeout=2",
+                "--timeout=5",
                 "call",
                 "org.freedesktop.systemd1",
                 "/org/freedesktop/systemd1",

@@ -33,8 +33,8 @@ pub async fn run(client: &Client, kind: Kind, change: &cli::Change) -> anyhow::R
             }
             Kind::Stop => {
                 if unit.desired_state == State::Loaded && is_up(&unit) {
-                    // Its socket, its timer or another unit has started it. To be stopped it needs a new wish,
-                    // which the same wish again would not be; no machine ever sees what comes between.
+                    // Its socket, its timer or another unit has started it. To be stopped it needs a new
+                    // wish, which the same one again would not be; no machine sees what comes between.
                     operations.push(set(State::Launched));
                 }
                 (set(State::Loaded), Goal::Stopped)

@@ -155,7 +155,7 @@ pub fn work_goes_on_through_reloads_and_lost_buses(cluster: &Cluster) {
         // As often as it is done here, systemd would not let it be done.
         ("bus", "systemctl reset-failed dbus.service; systemctl restart dbus.service"),
     ] {
-        let units = probes(kind, 12);
+        let units = probes(kind, 6);
         let files: Vec<(&str, &str)> =
             units.iter().map(|unit| (unit.as_str(), "[Service]\nExecStart=/bin/sleep infinity\n")).collect();
         let (files, names) = (cluster.lay_out("h1", &files), units.join(" "));

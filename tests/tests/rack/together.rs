@@ -13,7 +13,8 @@ const FILES: &[(&str, &str)] = &[
     (MAIN, "[Service]\nExecStart=/bin/sleep infinity\n"),
     (
         SIDE,
-        "[Unit]\nBindsTo=probe-main.service\nAfter=probe-main.service\n[Service]\nExecStart=/bin/sleep infinity\n\
+        "[Unit]\nBindsTo=probe-main.service\nAfter=probe-main.service\n\
+         [Service]\nExecStart=/bin/sleep infinity\n\
          [X-Fleet]\nMachineOf=probe-main.service\n",
     ),
 ];

@@ -89,7 +89,7 @@ impl Drop for Gate<'_> {
 }
 
 const FAILS: &str = "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo no luck today; exit 3'\n";
-const NEVER_READY: &str = "[Service]\nType=notify\nTimeoutStartSec=1\nExecStart=/bin/sleep infinity\n[Unit]\nDescription=Never ready\n";
+const NEVER_READY: &str = "[Service]\nType=notify\nTimeoutStartSec=1\nExecStart=/bin/sleep infinity\n";
 const REFUSED: &str = "[Service]\nType=simple\n";
 const ABSENT: &str = "[Service]\nExecStart=/nowhere/to/be/found\n";
 const NEEDY: &str = "[Unit]\nRequires=probe-nobody.service\n[Service]\nExecStart=/bin/sleep infinity\n";
@@ -172,7 +172,8 @@ pub fn a_unit_that_goes_round_is_told(cluster: &Cluster) {
 
 /// systemd kills them when `TimeoutStopSec=` is over, and the commands wait for that.
 pub fn a_unit_that_does_not_stop_is_killed(cluster: &Cluster) {
-    let text = "[Service]\nExecStart=/bin/sh -c 'trap \"\" TERM; touch /run/probe-trap; while :; do sleep 1; done'\n\
+    let text = "[Service]\n\
+        ExecStart=/bin/sh -c 'trap \"\" TERM; touch /run/probe-trap; while :; do sleep 1; done'\n\
         TimeoutStopSec=2\n";
     let file = cluster.lay_out("h1", &[("probe-stubborn.service", text)]);
     let started = |words: &str| {

@@ -110,8 +110,8 @@ struct Said {
     unit_spoke: bool,
 }
 
-/// From `journalctl --output=json`, of the run with this id: an object a line, whose texts are strings or, where
-/// they are no text, arrays of bytes.
+/// From `journalctl --output=json`, of the run with this id: an object a line, whose texts are strings or,
+/// where they are no text, arrays of bytes.
 fn read(entries: &str, id: &str) -> Said {
     let (mut lines, mut unit_spoke) = (Vec::new(), false);
     for entry in entries.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {

@@ -128,9 +128,9 @@ pub async fn issue(shared: Arc<Shared>, mut queue: mpsc::Receiver<Request>) {
     }
 }
 
-/// systemd counts starts, and refuses too many within some time (`StartLimitBurst=`). That is meant for a unit
-/// that goes round by itself, not for a person who asks again: the count begins anew. Nobody waits for an
-/// answer, so the request itself comes right behind.
+/// systemd counts starts, and refuses too many within some time (`StartLimitBurst=`). That is meant for a
+/// unit that goes round by itself, not for a person who asks again: the count begins anew. Nobody waits for
+/// an answer, so the request itself comes right behind.
 async fn forget_past_starts(shared: &Shared, request: &Request) {
     let link = shared.link.borrow().clone();
     let is_another = request.kind == JobKind::Start && !shared.ours().insert(request.unit.clone());
