@@ -23,6 +23,8 @@ const FORMING_LIMIT: Duration = Duration::from_secs(30);
 const DAEMON: &str = "coreinitd.service";
 const SOCKET: &str = "/run/coreinit.sock";
 const CONFIGURATION: &str = "coreinitd.toml";
+const SECRET: &str = "secret";
+const SECRET_FILE: &str = "/etc/coreinit/secret";
 /// The hosts' disks that forget at a power cut what was not synced are at /data.
 pub const DATA_DIR: &str = "/data/coreinit";
 
@@ -49,6 +51,11 @@ impl Cluster {
         let rack = Arc::new(Rack::up(&name, count, &options.join(" ")));
         let config = programs.path().join(CONFIGURATION);
         std::fs::write(&config, configuration(rack.hosts())).expect("the configuration can be written");
+        std::fs::write(
+            programs.path().join(SECRET),
+            "a secret that only this rack's hosts know, which is enough",
+        )
+        .expect("the secret can be written");
         let cluster = Cluster { rack, programs };
         cluster.rack.hosts().iter().for_each(|host| cluster.install(host));
         cluster.formed();
@@ -61,6 +68,8 @@ impl Cluster {
         let rack = &self.rack;
         rack.exec(host, &["mkdir", "-p", "/etc/coreinit"]);
         rack.put(host, &self.programs.path().join(CONFIGURATION), "/etc/coreinit/coreinitd.toml");
+        rack.put(host, &self.programs.path().join(SECRET), SECRET_FILE);
+        rack.exec(host, &["chmod", "600", SECRET_FILE]);
         let unit = sources::root().join("dist/systemd/coreinitd.service");
         rack.put(host, &unit, "/etc/systemd/system/coreinitd.service");
         rack.exec(host, &["systemctl", "enable", "--quiet", "--now", "--no-block", DAEMON]);
@@ -294,7 +303,7 @@ fn read<T: DeserializeOwned>(host: &str, answer: Answer) -> Result<T, String> {
 /// The same for each host.
 fn configuration(hosts: &[String]) -> String {
     format!(
-        "data_dir = {DATA_DIR:?}\nlisten = \"0.0.0.0:7340\"\ninsecure_transport = true\n\
+        "data_dir = {DATA_DIR:?}\nlisten = \"0.0.0.0:7340\"\ncluster_secret_file = {SECRET_FILE:?}\n\
          bootstrap_expect = {}\n\
          join = {hosts:?}\nmachine_lost_after = \"6s\"\nsocket = {SOCKET:?}\n",
         hosts.len()

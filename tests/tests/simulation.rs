@@ -16,8 +16,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cluster::{ClusterState, Command, DesiredState, MachineId, Revision, UnitFile, UnitName};
 use raft::{
-    BoxStream, Disk, EngineKind, FlushMode, Forgetful, Listener, Options, RaftStore, Timing, Transport,
-    Unsynced,
+    BoxStream, Caller, Disk, EngineKind, FlushMode, Forgetful, Listener, Options, RaftStore, Timing,
+    Transport, Unsynced,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -49,8 +49,8 @@ struct SimListener(turmoil::net::TcpListener);
 
 #[async_trait]
 impl Listener for SimListener {
-    async fn accept(&mut self) -> io::Result<BoxStream> {
-        Ok(Box::new(self.0.accept().await?.0))
+    async fn accept(&mut self) -> io::Result<(BoxStream, Caller)> {
+        Ok((Box::new(self.0.accept().await?.0), Caller::Anyone))
     }
 
     fn address(&self) -> io::Result<String> {

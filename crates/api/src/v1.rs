@@ -45,6 +45,10 @@ pub struct Status {
     /// Whole seconds since this daemon last knew a leader; `None` while it knows one.
     #[serde(default)]
     pub leaderless_seconds: Option<u64>,
+    /// What keeps the daemon from being part of a cluster, or the cluster from having a leader, and what to
+    /// do about it; `None` when nothing does.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

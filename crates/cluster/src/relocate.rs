@@ -12,6 +12,8 @@ use crate::{ClusterState, Command, Condition, MachineId, UnitName, is_global};
 pub struct MoveRefused {
     pub name: UnitName,
     pub why: String,
+    /// Whether this goes by itself, as soon as the machine has told what became of the unit.
+    pub is_passing: bool,
 }
 
 /// A unit that would better be elsewhere.
@@ -26,14 +28,15 @@ pub struct Relocation {
 }
 
 /// What to propose so that the unit leaves its machine, for `to` if one is named: one command for the unit,
-/// and one for each that hangs together with it. Refused when no other machine would take them as things are,
-/// or when the machine may be about to start the unit just now.
+/// and one for each that hangs together with it; nothing for a unit that is leaving like this already.
+/// Refused when no other machine would take them as things are, or when the machine may be about to start
+/// the unit just now.
 pub fn move_unit(
     state: &ClusterState,
     name: &UnitName,
     to: Option<&MachineId>,
 ) -> Result<Vec<Command>, MoveRefused> {
-    let refuse = |why: String| MoveRefused { name: name.clone(), why };
+    let refuse = |why: String| MoveRefused { name: name.clone(), why, is_passing: false };
     let unit = state.units.get(name).ok_or_else(|| refuse("it does not exist".into()))?;
     if is_global(name, &unit.file) {
         return Err(refuse("it is global, and belongs on every machine that suits it".into()));
@@ -45,8 +48,10 @@ pub fn move_unit(
     let (Some(assignment), Some(i)) = (assignment, i) else {
         return Err(refuse("it is on no machine".into()));
     };
-    if assignment.leaving.is_some() {
-        return Err(refuse(format!("it is leaving machine {} already", assignment.machine)));
+    match &assignment.leaving {
+        Some(leaving) if to.is_none() || leaving.to.as_ref() == to => return Ok(Vec::new()),
+        Some(_) => return Err(refuse(format!("it is leaving machine {} already", assignment.machine))),
+        None => {}
     }
     let Some(home) = board.wish(i).home else {
         return Err(refuse(format!("machine {} is lost", assignment.machine)));
@@ -56,7 +61,8 @@ pub fn move_unit(
         let wish = board.wish(*member);
         if !has_acted(state, &wish.name, &assignment.machine) {
             let place = board.label(home);
-            return Err(refuse(format!("{place} has not told yet that it has started {}", wish.name)));
+            let why = format!("{place} has not told yet that it has started {}", wish.name);
+            return Err(MoveRefused { is_passing: true, ..refuse(why) });
         }
     }
     board.send_away(&company);

@@ -26,7 +26,7 @@ fn render(status: &Status) -> String {
         Role::Leaderless => "without a leader",
     };
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
-    let rows = [
+    let mut rows = vec![
         ("Cluster:", or_dash(status.cluster_name.clone())),
         ("Id:", or_dash(status.cluster_id.clone())),
         ("Machine:", status.machine.to_string()),
@@ -35,5 +35,11 @@ fn render(status: &Status) -> String {
         ("Revision:", status.revision.to_string()),
         ("Version:", status.version.clone()),
     ];
-    output::table(None, &rows.map(|(name, value)| vec![name.into(), value]))
+    if let Some(trouble) = &status.trouble {
+        let since =
+            status.leaderless_seconds.map(|seconds| format!(" (for {seconds} s)")).unwrap_or_default();
+        rows.push(("Trouble:", format!("{trouble}{since}")));
+    }
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name.into(), value]).collect();
+    output::table(None, &rows)
 }

@@ -51,6 +51,10 @@ pub struct Flags {
     /// The machines to form or join a cluster with
     #[arg(long, env = "COREINIT_JOIN", value_name = "ADDRESS", value_delimiter = ',')]
     pub join: Option<Vec<String>>,
+    /// A file with the secret that all machines of the cluster share: with it, everything between them is
+    /// encrypted, and only they are let in
+    #[arg(long, env = "COREINIT_CLUSTER_SECRET_FILE", value_name = "PATH")]
+    pub cluster_secret_file: Option<PathBuf>,
     /// Open the port beyond loopback although nothing on it is encrypted or checked
     #[arg(long, env = "COREINIT_INSECURE_TRANSPORT", num_args = 0..=1, default_missing_value = "true")]
     pub insecure_transport: Option<bool>,
@@ -82,6 +86,7 @@ struct File {
     advertise: Option<String>,
     bootstrap_expect: Option<usize>,
     join: Option<Vec<String>>,
+    cluster_secret_file: Option<PathBuf>,
     insecure_transport: Option<bool>,
     machine_id: Option<String>,
     machine_name: Option<String>,
@@ -138,6 +143,8 @@ pub struct Config {
     pub bus: Option<String>,
     pub engine: Engine,
     pub log: String,
+    /// What machines of one cluster know each other by.
+    pub cluster_secret_file: Option<PathBuf>,
     /// The port is open to other machines, and nothing on it is encrypted.
     pub exposed: bool,
     /// `insecure_transport`: ports may be open to other machines although nothing on them is encrypted.
@@ -188,12 +195,15 @@ impl Config {
         );
         let listen = flags.listen.clone().or(file.listen);
         let listen = raft::with_port(&listen.unwrap_or_else(|| "127.0.0.1".into()), PORT);
-        let exposed = !is_loopback(&listen);
+        let open = !is_loopback(&listen);
+        let cluster_secret_file = flags.cluster_secret_file.clone().or(file.cluster_secret_file);
+        let exposed = open && cluster_secret_file.is_none();
         let insecure_transport = flags.insecure_transport.or(file.insecure_transport).unwrap_or(false);
         if exposed && !insecure_transport {
             bail!(
-                "listen = {listen:?} opens the port to other machines, and nothing on it is encrypted yet; \
-                 if the network is yours alone, say so with insecure_transport = true"
+                "listen = {listen:?} opens the port to other machines; set cluster_secret_file, the same on \
+                 all of them, to encrypt it and to let only them in (or, if the network is yours alone, say \
+                 so with insecure_transport = true)"
             );
         }
         for address in &file.api_listen {
@@ -210,7 +220,7 @@ impl Config {
         };
         let advertise = flags.advertise.clone().or(file.advertise);
         let advertise = match advertise.map(|address| raft::with_port(&address, PORT)) {
-            None if exposed => Some(own_address(&listen, &join)?),
+            None if open => Some(own_address(&listen, &join)?),
             told => told,
         };
         let machine_lost_after = match (&file.machine_lost_after, fleet.machine_lost_after) {
@@ -241,6 +251,7 @@ impl Config {
                 let log = if fleet.is_verbose { LOG_VERBOSE } else { LOG };
                 log.into()
             }),
+            cluster_secret_file,
             exposed,
             insecure_transport,
             public_ip: file.public_ip.or(fleet.public_ip),
@@ -346,7 +357,11 @@ mod tests {
 
     #[test]
     fn the_port_opens_only_when_told_twice() {
-        check("listen = '0.0.0.0:7340'", Err("insecure_transport = true"));
+        check("listen = '0.0.0.0:7340'", Err("set cluster_secret_file"));
+        check(
+            "listen = '10.1.2.3'\ncluster_secret_file = '/etc/coreinit/secret'",
+            Ok(|c| !c.exposed && c.advertise.as_deref() == Some("10.1.2.3:7340")),
+        );
         check(
             "listen = '10.1.2.3'\ninsecure_transport = true",
             Ok(|c| c.exposed && c.advertise.as_deref() == Some("10.1.2.3:7340") && c.address() == "10.1.2.3"),

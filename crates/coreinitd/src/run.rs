@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use cluster::{Liveness, MachineId, MachineInfo};
 use futures::{FutureExt, StreamExt};
-use raft::{Disk, DiskError, EngineKind, FlushMode, Options, RaftStore, Tcp, Timing};
+use identity::{Authority, Keyring, Secret, Tls};
+use raft::{Disk, DiskError, EngineKind, FlushMode, Options, RaftStore, Tcp, Timing, Transport};
 use sd_notify::NotifyState;
 use store::{Role, Store};
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,12 +41,29 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (stop, stopping) = watch::channel(false);
     let disk = open_disk(&config)?;
     let mut failed = disk.failed();
-    let (store, driver) = RaftStore::start(options(&config, &version), disk, Arc::new(Tcp), stopping.clone())
+    let transport = transport(&config, &stopping)?;
+    let (store, driver) = RaftStore::start(options(&config, &version), disk, transport, stopping.clone())
         .await
         .with_context(|| format!("cannot listen for other machines on {}", config.listen))?;
     let units = DBus::connect(config.bus.clone(), config.units_dir()).await;
     let units = Arc::new(units.context("cannot reach systemd over D-Bus; is dbus running?")?);
     serve(config, version, store, units, driver, stop, &mut failed).await
+}
+
+/// How machines reach each other: with the cluster's secret, over TLS.
+fn transport(config: &Config, stopping: &watch::Receiver<bool>) -> anyhow::Result<Arc<dyn Transport>> {
+    let Some(path) = &config.cluster_secret_file else { return Ok(Arc::new(Tcp)) };
+    let secret = Secret::read(path).context("cannot use cluster_secret_file")?;
+    let keyring = Keyring::new(Authority::of(&secret)?, config.machine.clone())?;
+    let (fresh, mut stopping) = (keyring.clone(), stopping.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            // Cancel-safe: it only waits, or has renewed.
+            () = fresh.keep_fresh() => {}
+            _ = stopping.wait_for(|stop| *stop) => {}
+        }
+    });
+    Ok(Arc::new(Tls::new(keyring)))
 }
 
 /// Everything but the store's and systemd's beginnings: those differ in tests.

@@ -46,6 +46,9 @@ pub struct Identity {
     pub machine: String,
     /// Those who formed the cluster, in the order of their node ids.
     pub founders: Vec<Founder>,
+    /// Where this store's node was last reached by its peers, `HOST:PORT`; `None` before that was written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
 }
 
 /// A machine that was there when the cluster was formed.

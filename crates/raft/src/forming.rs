@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::disk::{Founder, Identity};
 use crate::message::Hello;
+use crate::twin;
 use crate::types::NodeId;
 
 /// Ids below it are founders'; those of later members are log indexes above it.
@@ -46,6 +47,7 @@ pub fn step(me: &Hello, heard: &[Heard]) -> Step {
                 node: founder.node,
                 machine: me.machine.clone(),
                 founders: formed.founders.clone(),
+                address: Some(me.address.clone()),
             });
         }
     }
@@ -80,6 +82,12 @@ pub fn step(me: &Hello, heard: &[Heard]) -> Step {
     }
     let mut founders: Vec<&Hello> = hellos;
     founders.sort_by(|a, b| a.machine.cmp(&b.machine));
+    let same =
+        founders.windows(2).find(|pair| pair[0].machine == pair[1].machine && pair[0].nonce != pair[1].nonce);
+    if let Some([one, other]) = same {
+        let (one, other) = (one.address.clone(), other.address.clone());
+        return Step::Wait { why: format!("{one} and {other} have the same machine id; {}", twin::WAY_OUT) };
+    }
     founders.dedup_by(|a, b| a.machine == b.machine);
     if founders.len() != me.expects {
         let names: Vec<&str> = founders.iter().map(|f| f.machine.as_str()).collect();
@@ -118,8 +126,9 @@ pub fn found(founders: &[&Hello], machine: &str) -> Identity {
         .collect();
     let text: Vec<String> = founders.iter().map(|f| format!("{} {}", f.machine, f.nonce)).collect();
     let cluster_id = Uuid::new_v5(&Uuid::NAMESPACE_OID, text.join("\n").as_bytes()).simple().to_string();
-    let node = founders.iter().find(|f| f.machine == machine).map_or(0, |f| f.node);
-    Identity { cluster_id, node, machine: machine.into(), founders }
+    let me = founders.iter().find(|f| f.machine == machine);
+    let (node, address) = (me.map_or(0, |f| f.node), me.map(|f| f.address.clone()));
+    Identity { cluster_id, node, machine: machine.into(), founders, address }
 }
 
 /// The id of a member that joins by the log entry at `index`. Indexes are never used twice, so neither are
@@ -207,10 +216,28 @@ mod tests {
         let told = heard(&[Hello { formed: Some(formed), ..hello("a") }, hello("b")]);
         assert_eq!(
             step(&hello("b"), &told),
-            Step::Found(Identity { node: 2, machine: "b".into(), ..identity.clone() })
+            Step::Found(Identity {
+                node: 2,
+                machine: "b".into(),
+                address: Some("b:7340".into()),
+                ..identity.clone()
+            })
         );
         let wiped = Hello { nonce: "new".into(), ..hello("b") };
         assert!(matches!(step(&wiped, &told), Step::Join { cluster, .. } if cluster == identity.cluster_id));
+    }
+
+    #[test]
+    fn two_machines_with_one_id_found_nothing() {
+        let all =
+            [hello("a"), Hello { address: "c:7340".into(), nonce: "other".into(), ..hello("a") }, hello("b")];
+        for me in &all {
+            let Step::Wait { why } = step(me, &heard(&all)) else { panic!("must wait") };
+            assert!(why.starts_with("a:7340 and c:7340 have the same machine id; "), "{why}");
+        }
+        // Two names of one machine are no two machines.
+        let all = [hello("a"), hello("a"), hello("b"), hello("c")];
+        assert!(matches!(step(&all[0], &heard(&all)), Step::Found(_)));
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod server;
 mod snapshot_file;
 pub mod state_machine;
 mod transport;
+mod twin;
 pub mod types;
 mod witness;
 
@@ -33,4 +34,4 @@ pub use engine::{EngineKind, Forgetful, Unsynced};
 pub use forming::{FOUNDERS_MAX, with_port};
 pub use question::{Answerer, AskError, Pieces, QUESTION_BYTES_MAX};
 pub use raft_store::{InitError, Options, PROPOSAL_BYTES_MAX, RaftStore, Timing};
-pub use transport::{BoxStream, Listener, Stream, Tcp, Transport};
+pub use transport::{BoxStream, Caller, Listener, Stream, Tcp, Transport};

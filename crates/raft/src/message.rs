@@ -40,6 +40,7 @@ pub enum Request {
     /// For the leader: this machine is alive.
     Here {
         machine: String,
+        node: NodeId,
     },
     /// For the leader: take this machine as a new member.
     Join {
@@ -68,6 +69,11 @@ pub enum Refusal {
     Stranger,
     #[error("this daemon does not lead")]
     NotLeader { leader: Option<String> },
+    /// It listens there, or has been heard from there a moment ago.
+    #[error("the machine at {address} has the same machine id")]
+    Twin { address: String },
+    #[error("machine {caller} may not speak for machine {claimed}")]
+    Impostor { caller: String, claimed: String },
     #[error("no answer in time; the change may or may not be made")]
     Unknown,
     #[error("{0}")]
@@ -82,7 +88,7 @@ pub struct Asked {
     pub question: Vec<u8>,
 }
 
-/// `GET /hello`: who listens there.
+/// `POST /hello`: who listens there. Who asks says the same of itself, if it has something to say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     pub machine: String,

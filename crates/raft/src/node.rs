@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::{Command, MachineId};
 use openraft::ReadPolicy;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
@@ -20,7 +21,10 @@ use crate::forming::{joined_node, machine_id};
 use crate::liveness::Liveness;
 use crate::membership::{Members, Step, next_step};
 use crate::message::{Refusal, Request, Response};
+use crate::peers::Peers;
 use crate::state_machine::StateMachine;
+use crate::transport::Caller;
+use crate::twin::{self, Told};
 use crate::types::{Member, NodeId, TypeConfig};
 
 pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
@@ -33,11 +37,17 @@ pub struct Node {
     /// A leader that no quorum has answered for so long does not count as one, nor does one that is not
     /// heard for so long.
     pub lease: Duration,
+    pub peers: Arc<Peers>,
+    /// Machines with another's id that were told of in the log.
+    pub told: Told,
 }
 
 impl Node {
     /// Answers a peer of this cluster.
-    pub async fn handle(&self, request: Request) -> Result<Response, Refusal> {
+    pub async fn handle(&self, caller: &Caller, request: Request) -> Result<Response, Refusal> {
+        if let Caller::Machine(caller) = caller {
+            self.speaks_for_itself(caller, &request)?;
+        }
         match request {
             Request::Append(request) => {
                 self.liveness.leader_spoke();
@@ -62,12 +72,16 @@ impl Node {
                 Ok(Response::Proposed { revision: committed.revision.0, outcomes: committed.outcomes })
             }
             Request::ReadIndex => Ok(Response::ReadIndex { index: self.read_index().await? }),
-            Request::Here { machine } => {
+            Request::Here { machine, node } => {
                 let Role::Leader { .. } = self.role() else {
                     return Err(Refusal::NotLeader {
                         leader: self.leader().map(|(_, member)| member.address),
                     });
                 };
+                // Only the member that the machine is now: a former life says nothing about this one.
+                if !self.is_member(node, &machine) {
+                    return Err(Refusal::Stranger);
+                }
                 if let Some(machine) = machine_id(&machine) {
                     self.liveness.heard(machine);
                 }
@@ -77,6 +91,44 @@ impl Node {
                 let node = self.admit(Member { machine, address, nonce }).await?;
                 Ok(Response::Joined { node })
             }
+        }
+    }
+
+    /// A machine leads, votes, reports and joins in no other's name. What its users ask for passes: each
+    /// daemon has looked at its own.
+    fn speaks_for_itself(&self, caller: &MachineId, request: &Request) -> Result<(), Refusal> {
+        let by_node = |node: NodeId| {
+            let metrics = self.raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            let member = metrics.membership_config.membership().get_node(&node);
+            member.map(|member| member.machine.clone())
+        };
+        let claimed: Vec<String> = match request {
+            Request::Append(request) => by_node(request.vote.leader_id.voted_for).into_iter().collect(),
+            Request::Vote(request) | Request::PreVote(request) => {
+                by_node(request.vote.leader_id.voted_for).into_iter().collect()
+            }
+            Request::Snapshot { vote, .. } => by_node(vote.leader_id.voted_for).into_iter().collect(),
+            Request::TransferLeader(request) => {
+                by_node(request.from_leader().leader_id.voted_for).into_iter().collect()
+            }
+            Request::Here { machine, .. } | Request::Join { machine, .. } => vec![machine.clone()],
+            Request::Propose { commands } => {
+                let claimed = commands.iter().filter_map(|command| match command {
+                    Command::Report { machine, .. } => Some(machine.to_string()),
+                    Command::RegisterMachine { id, .. } => Some(id.to_string()),
+                    _ => None,
+                });
+                claimed.collect()
+            }
+            Request::ReadIndex => Vec::new(),
+        };
+        match claimed.into_iter().find(|claimed| claimed != caller.as_str()) {
+            Some(claimed) => {
+                tracing::warn!(%caller, claimed, "a machine spoke in another's name, and was not heard");
+                Err(Refusal::Impostor { caller: caller.to_string(), claimed })
+            }
+            None => Ok(()),
         }
     }
 
@@ -102,6 +154,18 @@ impl Node {
         if let Some((node, _)) = nodes.iter().find(|(_, m)| known(m)) {
             return Ok(*node);
         }
+        if let Some(address) = self.twin_of(&nodes, &member).await {
+            if self.told.first(&member.address) {
+                let (machine, second) = (&member.machine, &member.address);
+                tracing::warn!(
+                    machine,
+                    first = address,
+                    second,
+                    "two machines have the same machine id; the second is kept out"
+                );
+            }
+            return Err(Refusal::Twin { address });
+        }
         // An empty proposal's index is nobody else's: it makes an id that is never used again.
         let index = self.batches.propose(Vec::new()).await?.revision.0;
         let node = joined_node(index);
@@ -110,6 +174,31 @@ impl Node {
             Ok(_) => Ok(node),
             Err(error) => Err(failed(error)),
         }
+    }
+
+    /// Where the living machine listens that has this one's id.
+    async fn twin_of(&self, nodes: &BTreeMap<NodeId, Member>, member: &Member) -> Option<String> {
+        let former = nodes.values().rev().find(|m| m.machine == member.machine)?;
+        let silence = match machine_id(&member.machine) {
+            Some(machine) => self.silence_of(&machine),
+            None => Duration::MAX,
+        };
+        let lives =
+            member.machine == self.identity.machine || twin::lives(&self.peers, former, silence).await;
+        lives.then(|| former.address.clone())
+    }
+
+    fn silence_of(&self, machine: &MachineId) -> Duration {
+        let me = machine_id(&self.identity.machine);
+        let silence = self.liveness.silence([machine].into_iter(), me.as_ref().unwrap_or(machine));
+        silence.get(machine).copied().unwrap_or(Duration::MAX)
+    }
+
+    fn is_member(&self, node: NodeId, machine: &str) -> bool {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let member = metrics.membership_config.membership().get_node(&node);
+        member.is_some_and(|member| member.machine == machine)
     }
 
     pub fn metrics(&self) -> RaftMetrics<TypeConfig> {

@@ -63,9 +63,16 @@ impl Peers {
         response.map_err(|source| CallError::Refused { address: address.into(), source })
     }
 
-    /// Asks who listens there.
-    pub async fn hello(&self, address: &str, timeout: Duration) -> Result<Hello, CallError> {
-        let bytes = self.post(address, "/hello", Bytes::new(), timeout).await?;
+    /// Asks who listens there, and tells it who asks.
+    pub async fn hello(
+        &self,
+        address: &str,
+        me: Option<&Hello>,
+        timeout: Duration,
+    ) -> Result<Hello, CallError> {
+        let body = me.map_or(Ok(Vec::new()), serde_json::to_vec);
+        let body = body.map_err(|source| unreachable_at(address, source.into()))?;
+        let bytes = self.post(address, "/hello", body.into(), timeout).await?;
         serde_json::from_slice(&bytes).map_err(|source| no_answer(address, io::Error::other(source)))
     }
 

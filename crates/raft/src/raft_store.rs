@@ -25,7 +25,8 @@ use crate::peers::Peers;
 use crate::question::{self, Answerer, AskError, Pieces, Questions};
 use crate::runtime::Runtime;
 use crate::server::{Handler, serve};
-use crate::transport::Transport;
+use crate::transport::{Caller, Transport};
+use crate::twin::Told;
 
 pub use options::{InitError, Options, Timing};
 pub use verbs::PROPOSAL_BYTES_MAX;
@@ -50,6 +51,8 @@ struct Shared {
     init: mpsc::Sender<(String, oneshot::Sender<Result<(), String>>)>,
     cluster_name: Mutex<String>,
     questions: Questions,
+    /// Machines with this one's id that were told of in the log.
+    told: Told,
 }
 
 impl RaftStore {
@@ -78,6 +81,7 @@ impl RaftStore {
             options,
             disk,
             questions: Questions::default(),
+            told: Told::default(),
         });
         let store = RaftStore(shared.clone());
         let seed = shared.options.seed;
@@ -154,7 +158,7 @@ impl Shared {
         let mut stopping = stop.clone();
         let identity = tokio::select! {
             // Not resumed when cancelled: the daemon is stopping.
-            identity = self.belong(inits) => identity,
+            identity = self.be_somebody(inits) => identity,
             _ = stopping.wait_for(|stop| *stop) => return,
         };
         match self.start_node(identity).await {
@@ -223,6 +227,8 @@ impl Shared {
             liveness: Arc::new(Liveness::new()),
             lease: Duration::from_millis(2 * timing.election_ms_max),
             identity,
+            peers: self.peers.clone(),
+            told: Told::default(),
         });
         if !node.identity.founders.is_empty() {
             node.initialize().await?;
@@ -291,7 +297,10 @@ impl Handler for Shared {
         self.questions.answer(asked.question).await
     }
 
-    fn hello(&self) -> Hello {
+    fn hello(&self, asker: Option<Hello>) -> Hello {
+        if let Some(asker) = asker {
+            self.look_at(&asker);
+        }
         let identity = match self.node.get() {
             Some(node) => Some(node.identity.clone()),
             None => self.disk.identity().ok().flatten(),
@@ -315,12 +324,12 @@ impl Handler for Shared {
         }
     }
 
-    async fn handle(&self, envelope: Envelope) -> Result<message::Response, Refusal> {
+    async fn handle(&self, caller: &Caller, envelope: Envelope) -> Result<message::Response, Refusal> {
         let node = self.node.get().ok_or(Refusal::Stranger)?;
         let addressed = envelope.to.is_none_or(|to| to == node.identity.node);
         if envelope.cluster != node.identity.cluster_id || !addressed {
             return Err(Refusal::Stranger);
         }
-        node.handle(envelope.request).await
+        node.handle(caller, envelope.request).await
     }
 }

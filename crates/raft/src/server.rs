@@ -21,17 +21,24 @@ use crate::codec;
 use crate::message::{self, Asked, Envelope, Hello, Refusal};
 use crate::peers::BODY_BYTES_MAX;
 use crate::question::{Pieces, QUESTION_BYTES_MAX, STREAM_PATH};
-use crate::transport::{BoxStream, Listener};
+use crate::transport::{BoxStream, Caller, Listener};
 
 /// Connections held at a time: many more than a cluster has members.
 const CONNECTIONS_MAX: usize = 256;
+/// A cluster with many founders.
+const HELLO_BYTES_MAX: usize = 64 << 10;
 /// After an accept that failed, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who answers.
 pub trait Handler: Send + Sync + 'static {
-    fn hello(&self) -> Hello;
-    fn handle(&self, envelope: Envelope) -> impl Future<Output = Result<message::Response, Refusal>> + Send;
+    /// Who listens here. Whoever asks may have said who it is.
+    fn hello(&self, asker: Option<Hello>) -> Hello;
+    fn handle(
+        &self,
+        caller: &Caller,
+        envelope: Envelope,
+    ) -> impl Future<Output = Result<message::Response, Refusal>> + Send;
     /// A question to the daemon around the store, answered with a stream; the text of an error goes back.
     fn answer(&self, asked: Asked) -> impl Future<Output = Result<Pieces, String>> + Send;
 }
@@ -56,7 +63,7 @@ pub async fn serve<H: Handler>(
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
-            Ok(stream) => {
+            Ok((stream, caller)) => {
                 let Ok(permit) = permits.clone().try_acquire_owned() else {
                     tracing::warn!(
                         limit = CONNECTIONS_MAX,
@@ -66,7 +73,7 @@ pub async fn serve<H: Handler>(
                 };
                 let handler = handler.clone();
                 connections.spawn(async move {
-                    if let Err(error) = connection(stream, handler).await {
+                    if let Err(error) = connection(stream, caller, handler).await {
                         tracing::debug!(%error, "connection from a peer ended");
                     }
                     drop(permit);
@@ -81,10 +88,10 @@ pub async fn serve<H: Handler>(
     connections.shutdown().await;
 }
 
-async fn connection<H: Handler>(stream: BoxStream, handler: Arc<H>) -> io::Result<()> {
+async fn connection<H: Handler>(stream: BoxStream, caller: Caller, handler: Arc<H>) -> io::Result<()> {
     let service = service_fn(move |request| {
-        let handler = handler.clone();
-        async move { Ok::<_, Infallible>(respond(&*handler, request).await) }
+        let (handler, caller) = (handler.clone(), caller.clone());
+        async move { Ok::<_, Infallible>(respond(&*handler, &caller, request).await) }
     });
     hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -100,13 +107,20 @@ async fn connection<H: Handler>(stream: BoxStream, handler: Arc<H>) -> io::Resul
         .map_err(io::Error::other)
 }
 
-async fn respond<H: Handler>(handler: &H, request: Request<Incoming>) -> Response<Body> {
+async fn respond<H: Handler>(handler: &H, caller: &Caller, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path().to_string();
     match path.as_str() {
-        "/hello" => match serde_json::to_vec(&handler.hello()) {
-            Ok(body) => Response::new(whole(body)),
-            Err(_) => status(StatusCode::INTERNAL_SERVER_ERROR),
-        },
+        "/hello" => {
+            let Ok(body) = Limited::new(request.into_body(), HELLO_BYTES_MAX).collect().await else {
+                return status(StatusCode::PAYLOAD_TOO_LARGE);
+            };
+            // Another version's may not be understood, and is answered all the same.
+            let asker = serde_json::from_slice(&body.to_bytes()).ok();
+            match serde_json::to_vec(&handler.hello(asker)) {
+                Ok(body) => Response::new(whole(body)),
+                Err(_) => status(StatusCode::INTERNAL_SERVER_ERROR),
+            }
+        }
         "/peer" => {
             let Ok(body) = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await else {
                 return status(StatusCode::PAYLOAD_TOO_LARGE);
@@ -114,7 +128,7 @@ async fn respond<H: Handler>(handler: &H, request: Request<Incoming>) -> Respons
             let Ok(envelope) = codec::decode::<Envelope>(&body.to_bytes()) else {
                 return status(StatusCode::BAD_REQUEST);
             };
-            match codec::encode(&handler.handle(envelope).await) {
+            match codec::encode(&handler.handle(caller, envelope).await) {
                 Ok(body) => Response::new(whole(body)),
                 Err(_) => status(StatusCode::INTERNAL_SERVER_ERROR),
             }

@@ -3,6 +3,7 @@
 use std::io;
 
 use async_trait::async_trait;
+use cluster::MachineId;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -11,6 +12,15 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 pub type BoxStream = Box<dyn Stream>;
+
+/// Who is at the other end of a connection that was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Nobody looked: whoever reaches the port.
+    Anyone,
+    /// A machine of this cluster, as its certificate says.
+    Machine(MachineId),
+}
 
 /// Opens connections, and takes them.
 #[async_trait]
@@ -23,7 +33,7 @@ pub trait Transport: Send + Sync + 'static {
 #[async_trait]
 pub trait Listener: Send + 'static {
     /// Safe to cancel: no connection is lost by it.
-    async fn accept(&mut self) -> io::Result<BoxStream>;
+    async fn accept(&mut self) -> io::Result<(BoxStream, Caller)>;
     /// Where it listens, with the port that was chosen when 0 was asked for.
     fn address(&self) -> io::Result<String>;
 }
@@ -47,10 +57,10 @@ impl Transport for Tcp {
 
 #[async_trait]
 impl Listener for TcpListener {
-    async fn accept(&mut self) -> io::Result<BoxStream> {
+    async fn accept(&mut self) -> io::Result<(BoxStream, Caller)> {
         let (stream, _) = TcpListener::accept(self).await?;
         stream.set_nodelay(true)?;
-        Ok(Box::new(stream))
+        Ok((Box::new(stream), Caller::Anyone))
     }
 
     fn address(&self) -> io::Result<String> {

@@ -49,7 +49,13 @@ async fn indexes(disk: &Disk) -> Vec<u64> {
 
 fn identity() -> Identity {
     let founder = Founder { node: 1, machine: "m1".into(), address: "a:7340".into(), nonce: "n".into() };
-    Identity { cluster_id: "c1".into(), node: 1, machine: "m1".into(), founders: vec![founder] }
+    Identity {
+        cluster_id: "c1".into(),
+        node: 1,
+        machine: "m1".into(),
+        founders: vec![founder],
+        address: None,
+    }
 }
 
 fn engines() -> [EngineKind; 3] {

@@ -19,6 +19,7 @@ mod refused;
 mod start;
 mod together;
 mod trouble;
+mod twin;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -48,6 +49,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("lost_files_are_put_back", behind::lost_files_are_put_back),
     ("work_goes_on_through_reloads_and_lost_buses", behind::work_goes_on_through_reloads_and_lost_buses),
     ("a_drained_machine_is_empty", placing::a_drained_machine_is_empty),
+    ("a_second_machine_with_one_id_is_kept_out", twin::a_second_machine_with_one_id_is_kept_out),
     ("a_killed_leader_is_replaced", quorum::a_killed_leader_is_replaced),
     ("a_leader_in_the_minority_is_replaced", quorum::a_leader_in_the_minority_is_replaced),
     ("without_a_quorum_nothing_stops", quorum::without_a_quorum_nothing_stops),

@@ -2,18 +2,25 @@
 //! no more.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::v1;
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use cluster::{Command, Outcome, explain, move_unit, rebalance};
+use cluster::{Command, Outcome, UnitName, explain, move_unit, rebalance};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Room;
 use super::error::Refusal;
 use super::journal::find;
 use super::request::{Name, Parameters, Payload, decode_body, unit_name};
 use super::v1::only;
+
+/// A unit that was placed a moment ago is started within a second; a machine that is slower than this may be
+/// in trouble.
+const MOVE_PATIENCE: Duration = Duration::from_secs(8);
+const MOVE_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) fn routes() -> Router<Arc<Room>> {
     Router::new()
@@ -62,22 +69,45 @@ async fn relocate(
 ) -> Result<Json<v1::Moving>, Refusal> {
     let unit = unit_name(&name)?;
     let wish: v1::Move = if body.is_empty() { v1::Move::default() } else { decode_body(&body)? };
-    let state = room.read(false).await?;
-    if !state.units.contains_key(&unit) {
-        return Err(Refusal::NoUnit);
-    }
-    let to = wish.machine.map(|text| find(&state, &text)).transpose()?;
-    let commands =
-        move_unit(&state, &unit, to.as_ref()).map_err(|refused| Refusal::Nowhere(refused.to_string()))?;
+    let commands = await_move(&room, &unit, wish.machine.as_deref()).await?;
     let units = commands.iter().filter_map(|command| match command {
         Command::MoveUnit { unit, .. } => Some(unit.clone()),
         _ => None,
     });
     let units = units.collect();
+    if commands.is_empty() {
+        return Ok(Json(v1::Moving { units }));
+    }
     for outcome in room.propose(commands).await?.outcomes {
         outcome?;
     }
     Ok(Json(v1::Moving { units }))
+}
+
+/// What the move takes. A machine that is just starting the unit tells so in a moment, which is waited for.
+async fn await_move(room: &Room, unit: &UnitName, to: Option<&str>) -> Result<Vec<Command>, Refusal> {
+    let mut changes = room.parts.store.state();
+    let deadline = Instant::now() + MOVE_PATIENCE;
+    let mut from = None;
+    loop {
+        changes.mark_unchanged();
+        let state = room.read(false).await?;
+        if !state.units.contains_key(unit) {
+            return Err(Refusal::NoUnit);
+        }
+        let to = to.map(|text| find(&state, text)).transpose()?;
+        let home = state.assignments.get(unit).map(|assignment| assignment.machine.clone());
+        if home != *from.get_or_insert_with(|| home.clone()) {
+            return Err(Refusal::Nowhere(format!("{unit} has left its machine meanwhile")));
+        }
+        match move_unit(&state, unit, to.as_ref()) {
+            Err(refused) if refused.is_passing && Instant::now() < deadline => {}
+            ended => return ended.map_err(|refused| Refusal::Nowhere(refused.to_string())),
+        }
+        // Not each of a busy cluster's changes is worth another look.
+        sleep(MOVE_PAUSE).await;
+        let _ = timeout_at(deadline, changes.changed()).await;
+    }
 }
 
 async fn cordon(State(room): State<Arc<Room>>, Name(name): Name) -> Result<Json<v1::Machine>, Refusal> {

@@ -10,7 +10,7 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use cluster::{Command, Kind, Outcome, Rejected, UnitFile};
-use store::{Committed, Role};
+use store::{Committed, Role, Voting};
 
 use super::Room;
 use super::error::Refusal;
@@ -46,13 +46,19 @@ async fn status(State(room): State<Arc<Room>>) -> Json<v1::Status> {
 
 fn status_of(room: &Room) -> v1::Status {
     let state = room.parts.store.state().borrow().clone();
-    let (role, leader) = match &*room.parts.store.role().borrow() {
+    let role = room.parts.store.role().borrow().clone();
+    let voting = room.parts.store.voting();
+    let trouble = match &role {
+        Role::Unformed { hint } => Some(hint.clone()),
+        Role::Leaderless => Some(no_majority(voting.as_ref())),
+        Role::Leader { .. } | Role::Follower { .. } => None,
+    };
+    let (role, leader) = match &role {
         Role::Unformed { .. } => (v1::Role::Unformed, None),
         Role::Leader { .. } => (v1::Role::Leader, Some(room.parts.machine.clone())),
         Role::Follower { leader } => (v1::Role::Follower, Some(leader.clone())),
         Role::Leaderless => (v1::Role::Leaderless, None),
     };
-    let voting = room.parts.store.voting();
     v1::Status {
         machine: room.parts.machine.clone(),
         version: room.parts.version.clone(),
@@ -64,6 +70,17 @@ fn status_of(room: &Room) -> v1::Status {
         voters: voting.as_ref().map(|voting| voting.voters),
         member: voting.map(|voting| if voting.votes { v1::Member::Voter } else { v1::Member::Learner }),
         leaderless_seconds: room.leaderless.since().map(|since| since.elapsed().as_secs()),
+        trouble,
+    }
+}
+
+fn no_majority(voting: Option<&Voting>) -> String {
+    match voting {
+        Some(Voting { voters, .. }) => {
+            let majority = voters / 2 + 1;
+            format!("{majority} of the {voters} voting machines must be running and reach each other")
+        }
+        None => "no leader is known".into(),
     }
 }
 

@@ -9,5 +9,6 @@ mod happen;
 mod matrix;
 mod metrics;
 mod mutations;
+mod placing;
 mod recorded;
 mod v1;

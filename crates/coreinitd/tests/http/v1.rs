@@ -277,6 +277,7 @@ async fn an_election_is_waited_for_a_lost_quorum_is_not() {
     let (_, status, _) = ask("GET", "/v1/status", "").await;
     let status: Status = serde_json::from_str(&status).unwrap();
     assert_eq!((status.leaderless_seconds, status.leader), (Some(42), None));
+    assert_eq!(status.trouble.as_deref(), Some("no leader is known"));
 
     store.0.set_role(Role::Leader { term: 7 });
     assert_eq!(ask("POST", "/v1/units", &batch(SET)).await.0, 200);
@@ -290,7 +291,12 @@ async fn an_election_is_waited_for_a_lost_quorum_is_not() {
     assert_eq!((answer.0, answer.2), (200, 1500), "an election is waited for");
     let (_, status, _) = ask("GET", "/v1/status", "").await;
     let status: Status = serde_json::from_str(&status).unwrap();
-    assert_eq!(status.leaderless_seconds, None);
+    assert_eq!((status.leaderless_seconds, status.trouble), (None, None));
+
+    store.0.set_role(Role::Unformed { hint: "waiting for h2".into() });
+    let (_, status, _) = ask("GET", "/v1/status", "").await;
+    let status: Status = serde_json::from_str(&status).unwrap();
+    assert_eq!(status.trouble.as_deref(), Some("waiting for h2"));
 }
 
 #[tokio::test]

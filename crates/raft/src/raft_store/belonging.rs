@@ -9,16 +9,60 @@ use tokio::sync::{mpsc, oneshot};
 use super::Shared;
 use crate::disk::Identity;
 use crate::forming::{self, Heard, Step};
+use crate::message::Hello;
 use crate::message::{Envelope, Refusal, Request, Response};
 use crate::peers::CallError;
 use crate::server::Handler;
+use crate::twin;
 
 /// How often a machine without a cluster asks its peers.
 const FORMING_INTERVAL: Duration = Duration::from_millis(300);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a machine that is taken for another asks whether the other has gone. A machine that lost its
+/// store while the leader still heard it is let in after such a while, too.
+const TWIN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a machine is not a member yet.
+enum NotTaken {
+    /// The one at that address has its id.
+    Twin(String),
+    Later,
+}
 
 impl Shared {
+    /// Waits until this machine belongs to a cluster as nobody else does.
+    pub(super) async fn be_somebody(
+        &self,
+        inits: mpsc::Receiver<(String, oneshot::Sender<Result<(), String>>)>,
+    ) -> Identity {
+        let mut identity = self.belong(inits).await;
+        let me = self.hello(None);
+        if let Some(former) = identity.address.clone().filter(|former| *former != self.address) {
+            while twin::is_copied_from(&self.peers, &former, &me).await {
+                self.hint(&format!(
+                    "the machine at {former} has the same machine id and the same store; {}",
+                    twin::WAY_OUT
+                ));
+                tokio::time::sleep(TWIN_INTERVAL).await;
+            }
+        }
+        if identity.address.as_ref() != Some(&self.address) {
+            identity.address = Some(self.address.clone());
+            self.keep(&identity);
+        }
+        identity
+    }
+
+    /// Somebody asked who this is, and said who it is.
+    pub(super) fn look_at(&self, asker: &Hello) {
+        let is_other = asker.nonce != self.nonce || asker.address != self.address;
+        if asker.machine == self.options.machine.as_str() && is_other && self.told.first(&asker.address) {
+            let second = &asker.address;
+            tracing::warn!(second, "another machine has this machine's id; it is kept out of the cluster");
+        }
+    }
+
     /// Waits until this machine belongs to a cluster; at once when it did before.
     pub(super) async fn belong(
         &self,
@@ -34,27 +78,35 @@ impl Shared {
             if self.options.join.is_empty() {
                 self.hint("run `corectl cluster init` here, or set bootstrap_expect and join");
                 let Some((name, answer)) = inits.recv().await else { std::future::pending().await };
-                let me = self.hello();
+                let me = self.hello(None);
                 let identity = forming::found(&[&me], &me.machine);
                 *self.cluster_name.lock().expect("no holder of this lock panics") = name;
                 let kept = self.disk.set_identity(&identity);
                 let _ = answer.send(kept.map_err(|error| error.to_string()));
                 continue;
             }
-            match forming::step(&self.hello(), &self.ask_all().await) {
+            match forming::step(&self.hello(None), &self.ask_all().await) {
                 Step::Found(identity) => {
                     tracing::info!(cluster = identity.cluster_id, node = identity.node, "founding a cluster");
                     self.keep(&identity);
                 }
-                Step::Join { cluster, addresses } => {
-                    if let Some(identity) = self.join(&cluster, addresses).await {
+                Step::Join { cluster, addresses } => match self.join(&cluster, addresses).await {
+                    Ok(identity) => {
                         tracing::info!(cluster, node = identity.node, "joined a cluster");
                         self.keep(&identity);
-                    } else {
+                    }
+                    Err(NotTaken::Twin(address)) => {
+                        self.hint(&format!(
+                            "the machine at {address} has the same machine id; {}",
+                            twin::WAY_OUT
+                        ));
+                        tokio::time::sleep(TWIN_INTERVAL).await;
+                    }
+                    Err(NotTaken::Later) => {
                         self.hint("waiting for the cluster's leader to take this machine in");
                         tokio::time::sleep(FORMING_INTERVAL).await;
                     }
-                }
+                },
                 Step::Wait { why } => {
                     self.hint(&why);
                     tokio::time::sleep(FORMING_INTERVAL).await;
@@ -82,8 +134,9 @@ impl Shared {
     }
 
     async fn ask_all(&self) -> Vec<Heard> {
+        let me = &self.hello(None);
         let asked = self.options.join.iter().map(|address| async move {
-            let hello = self.peers.hello(address, HELLO_TIMEOUT).await;
+            let hello = self.peers.hello(address, Some(me), HELLO_TIMEOUT).await;
             let hello = hello.map_err(|error| match error {
                 CallError::Unreachable { source, .. } | CallError::NoAnswer { source, .. } => {
                     source.to_string()
@@ -95,7 +148,7 @@ impl Shared {
         futures::future::join_all(asked).await
     }
 
-    async fn join(&self, cluster: &str, mut addresses: Vec<String>) -> Option<Identity> {
+    async fn join(&self, cluster: &str, mut addresses: Vec<String>) -> Result<Identity, NotTaken> {
         let mut next = 0;
         while let Some(address) = addresses.get(next).cloned() {
             next += 1;
@@ -105,7 +158,11 @@ impl Shared {
             match self.peers.call(&address, &envelope, JOIN_TIMEOUT).await {
                 Ok(Response::Joined { node }) => {
                     let cluster_id = cluster.to_string();
-                    return Some(Identity { cluster_id, node, machine, founders: Vec::new() });
+                    let address = Some(self.address.clone());
+                    return Ok(Identity { cluster_id, node, machine, founders: Vec::new(), address });
+                }
+                Err(CallError::Refused { source: Refusal::Twin { address }, .. }) => {
+                    return Err(NotTaken::Twin(address));
                 }
                 Err(CallError::Refused { source: Refusal::NotLeader { leader: Some(leader) }, .. })
                     if !addresses.contains(&leader) =>
@@ -116,6 +173,6 @@ impl Shared {
                 Err(error) => tracing::debug!(%error, "not taken in"),
             }
         }
-        None
+        Err(NotTaken::Later)
     }
 }

@@ -133,7 +133,9 @@ impl Store for RaftStore {
                     }
                 }
                 Err(Refusal::Unknown) => return Err(ProposeError::Unknown),
-                Err(Refusal::Failed(reason)) => return Err(ProposeError::Stopped { reason }),
+                Err(refusal @ (Refusal::Failed(_) | Refusal::Twin { .. } | Refusal::Impostor { .. })) => {
+                    return Err(ProposeError::Stopped { reason: refusal.to_string() });
+                }
             }
         }
     }
@@ -169,7 +171,9 @@ impl Store for RaftStore {
                     wait.applied_index_at_least(Some(index), "read").await.map_err(|_| ReadError::Timeout)?;
                     return Ok(self.0.disk.state().borrow().clone());
                 }
-                Err(Refusal::Failed(reason)) => return Err(ReadError::Stopped { reason }),
+                Err(refusal @ (Refusal::Failed(_) | Refusal::Twin { .. } | Refusal::Impostor { .. })) => {
+                    return Err(ReadError::Stopped { reason: refusal.to_string() });
+                }
                 Err(Refusal::NotLeader { .. } | Refusal::Stranger | Refusal::Unknown) => {
                     if !self.0.pause(deadline).await {
                         return Err(ReadError::NoLeader { hint: self.0.no_leader() });
@@ -196,7 +200,8 @@ impl Store for RaftStore {
             Target::Me => Ok(()),
             Target::Nobody => Err(no_leader()),
             Target::Peer(leader) => {
-                let request = Request::Here { machine: self.0.options.machine.to_string() };
+                let request =
+                    Request::Here { machine: self.0.options.machine.to_string(), node: node.identity.node };
                 match self.0.ask_leader(node, &leader, request, deadline).await {
                     Ok(_) => Ok(()),
                     Err(CallError::NoAnswer { .. }) => Err(ReadError::Timeout),

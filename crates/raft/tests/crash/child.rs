@@ -89,8 +89,13 @@ async fn write(dir: &Path, kind: EngineKind, seed: u64, steps: u64) {
     let disk = Disk::open(dir, kind, FlushMode::Thread).unwrap();
     say(&format!("nonce {}", disk.nonce().unwrap()));
     if disk.identity().unwrap().is_none() {
-        let identity =
-            Identity { cluster_id: "c".into(), node: NODE, machine: "m1".into(), founders: Vec::new() };
+        let identity = Identity {
+            cluster_id: "c".into(),
+            node: NODE,
+            machine: "m1".into(),
+            founders: Vec::new(),
+            address: None,
+        };
         disk.set_identity(&identity).unwrap();
         say("identity");
     }

@@ -1,0 +1,18 @@
+//! Who may speak to whom: the cluster's secret, the certificate authority that follows from it, and TLS between
+//! machines with both ends known.
+//!
+//! Every machine that holds the secret can make the authority, always the same one, and issues its own
+//! certificate from it: there is nothing to hand around, and machines that start in any order trust each other
+//! at first sight. Whoever does not hold the secret gets no byte past the handshake.
+//!
+//! Called by the daemon, which gives [`Tls`] to the store as its transport.
+
+mod authority;
+mod keyring;
+mod secret;
+mod tls;
+
+pub use authority::{Authority, IssueError};
+pub use keyring::Keyring;
+pub use secret::{SECRET_BYTES_MIN, Secret, SecretError};
+pub use tls::Tls;

@@ -1,0 +1,259 @@
+//! TLS 1.3 as the store's transport: both ends show a certificate of the cluster, or there is no connection.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use raft::{BoxStream, Caller, Listener, Transport};
+use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, CertificateError, Error as TlsError};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::authority::{SERVER_NAME, machine_of};
+use crate::keyring::Keyring;
+
+/// Whoever has not shown a certificate by then is let go.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Handshakes under way at a time. More callers wait in the kernel's queue.
+const HANDSHAKES_MAX: usize = 64;
+/// After an accept that failed, such as for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections between machines of one cluster.
+pub struct Tls {
+    keyring: Arc<Keyring>,
+    connector: TlsConnector,
+}
+
+impl Tls {
+    pub fn new(keyring: Arc<Keyring>) -> Tls {
+        Tls { connector: TlsConnector::from(keyring.client_config()), keyring }
+    }
+}
+
+#[async_trait]
+impl Transport for Tls {
+    async fn connect(&self, address: &str) -> io::Result<BoxStream> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
+        let stream = self.connector.connect(name, stream).await.map_err(|error| explained(error, address))?;
+        Ok(Box::new(stream))
+    }
+
+    async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?.to_string();
+        let acceptor = TlsAcceptor::from(self.keyring.server_config());
+        let (sender, accepted) = mpsc::channel(1);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(listener, acceptor, sender));
+        Ok(Box::new(TlsListener { accepted, address, _accepting: tasks }))
+    }
+}
+
+struct TlsListener {
+    accepted: mpsc::Receiver<(BoxStream, Caller)>,
+    address: String,
+    /// Ends with the listener.
+    _accepting: JoinSet<()>,
+}
+
+#[async_trait]
+impl Listener for TlsListener {
+    async fn accept(&mut self) -> io::Result<(BoxStream, Caller)> {
+        self.accepted.recv().await.ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
+    }
+
+    fn address(&self) -> io::Result<String> {
+        Ok(self.address.clone())
+    }
+}
+
+/// Takes connections and shakes hands with all at once, so that one that is slow or silent holds up nobody.
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, accepted: mpsc::Sender<(BoxStream, Caller)>) {
+    let mut handshakes = JoinSet::new();
+    loop {
+        let taken = tokio::select! {
+            // Cancel-safe: an accept that is cancelled loses no connection.
+            taken = listener.accept(), if handshakes.len() < HANDSHAKES_MAX => taken,
+            // Cancel-safe: only collects what has ended.
+            Some(_) = handshakes.join_next() => continue,
+        };
+        match taken {
+            Ok((stream, from)) => {
+                let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
+                handshakes.spawn(async move {
+                    let known = tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(stream, &acceptor)).await;
+                    match known.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                        Ok(known) => drop(accepted.send(known).await),
+                        // Whoever wants to can make any number of these.
+                        Err(error) => tracing::debug!(%from, %error, "a caller was not let in"),
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection from a machine");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn greet(stream: TcpStream, acceptor: &TlsAcceptor) -> io::Result<(BoxStream, Caller)> {
+    stream.set_nodelay(true)?;
+    let stream = acceptor.accept(stream).await?;
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let machine = shown.and_then(machine_of);
+    let machine = machine.ok_or_else(|| io::Error::other("its certificate is no machine's"))?;
+    Ok((Box::new(stream), Caller::Machine(machine)))
+}
+
+/// Why there is no connection, in words that say what to do.
+fn explained(error: io::Error, address: &str) -> io::Error {
+    let reason = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
+    let text = match reason {
+        Some(TlsError::InvalidCertificate(why)) => match why {
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. } => {
+                format!(
+                    "the certificate of {address} is not valid at this time; compare the machines' clocks"
+                )
+            }
+            _ => format!("{address} belongs to another cluster: its cluster secret is not this machine's"),
+        },
+        Some(TlsError::AlertReceived(
+            AlertDescription::UnknownCA | AlertDescription::DecryptError | AlertDescription::BadCertificate,
+        )) => format!("{address} belongs to another cluster: its cluster secret is not this machine's"),
+        Some(TlsError::InvalidMessage(_)) => {
+            format!("{address} does not speak TLS; set the same cluster_secret_file on all machines")
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), text)
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::MachineId;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::authority::Authority;
+    use crate::secret::Secret;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn keyring(secret: u8, machine: &str, lifetime: time::Duration) -> Arc<Keyring> {
+        let authority = Authority::of(&Secret::new(&[secret; 32]).unwrap()).unwrap();
+        Keyring::with_lifetime(authority, MachineId::new(machine).unwrap(), lifetime).unwrap()
+    }
+
+    fn tls(secret: u8, machine: &str) -> Tls {
+        Tls::new(keyring(secret, machine, time::Duration::HOUR))
+    }
+
+    /// Says a word and hears it again; the error is what keeps it from that. In TLS 1.3 a caller who is not
+    /// wanted hears so at the first word only.
+    async fn talk(from: &Tls, address: &str) -> Result<(), String> {
+        let talk = async {
+            let mut stream = from.connect(address).await?;
+            stream.write_all(b"ping").await?;
+            let mut heard = [0; 4];
+            stream.read_exact(&mut heard).await?;
+            assert_eq!(&heard, b"ping");
+            Ok::<_, io::Error>(())
+        };
+        tokio::time::timeout(LIMIT, talk).await.unwrap().map_err(|error| error.to_string())
+    }
+
+    /// Answers every word with itself, and tells who said it.
+    async fn echo(tls: &Tls) -> (String, mpsc::Receiver<Caller>, JoinSet<()>) {
+        let mut listener = tls.listen("127.0.0.1:0").await.unwrap();
+        let address = listener.address().unwrap();
+        let (sender, callers) = mpsc::channel(16);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            while let Ok((mut stream, caller)) = listener.accept().await {
+                sender.send(caller).await.unwrap();
+                let mut word = [0; 4];
+                if stream.read_exact(&mut word).await.is_ok() {
+                    stream.write_all(&word).await.unwrap();
+                }
+            }
+        });
+        (address, callers, tasks)
+    }
+
+    #[tokio::test]
+    async fn machines_of_one_cluster_know_each_other() {
+        let (address, mut callers, _serving) = echo(&tls(1, "m1")).await;
+        talk(&tls(1, "m2"), &address).await.unwrap();
+        assert_eq!(callers.recv().await, Some(Caller::Machine(MachineId::new("m2").unwrap())));
+    }
+
+    #[tokio::test]
+    async fn strangers_are_not_let_in_and_hear_why() {
+        let (address, mut callers, _serving) = echo(&tls(1, "m1")).await;
+        let other = talk(&tls(2, "m2"), &address).await.unwrap_err();
+        assert!(other.contains("belongs to another cluster"), "{other}");
+        let expired = Tls::new(keyring(1, "m2", -2 * time::Duration::SECOND));
+        assert!(talk(&expired, &address).await.is_err());
+        // Without any certificate, and without TLS.
+        let bare =
+            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_protocol_versions(&[&rustls::version::TLS13])
+                .unwrap()
+                .with_root_certificates({
+                    let mut roots = rustls::RootCertStore::empty();
+                    let authority = Authority::of(&Secret::new(&[1; 32]).unwrap()).unwrap();
+                    roots.add(authority.certificate().clone()).unwrap();
+                    roots
+                })
+                .with_no_client_auth();
+        let bare = Tls {
+            connector: TlsConnector::from(Arc::new(bare)),
+            keyring: keyring(1, "m3", time::Duration::HOUR),
+        };
+        assert!(talk(&bare, &address).await.is_err());
+        let mut plain = TcpStream::connect(&address).await.unwrap();
+        plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        let _ = tokio::time::timeout(LIMIT, plain.read_to_end(&mut answer)).await.unwrap();
+        assert!(answer.len() < 16, "no more than an alert: {answer:?}");
+        assert!(callers.try_recv().is_err(), "nobody was let in");
+        talk(&tls(1, "m2"), &address).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn silent_callers_hold_up_nobody() {
+        let (address, _callers, _serving) = echo(&tls(1, "m1")).await;
+        let mut silent = Vec::new();
+        for _ in 0..HANDSHAKES_MAX - 1 {
+            silent.push(TcpStream::connect(&address).await.unwrap());
+        }
+        let begun = tokio::time::Instant::now();
+        talk(&tls(1, "m2"), &address).await.unwrap();
+        assert!(begun.elapsed() < HANDSHAKE_TIMEOUT, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_daemon_without_tls_is_told_from_one_of_another_cluster() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        });
+        let error = talk(&tls(1, "m1"), &address).await.unwrap_err();
+        assert!(error.contains("does not speak TLS"), "{error}");
+    }
+}

@@ -1,0 +1,45 @@
+//! A machine that was made from a copy of another's disk.
+
+use std::time::Duration;
+
+use tests::deploy::{Cluster, DATA_DIR, probes};
+use tests::rack::said;
+use tests::wait::eventually;
+
+/// The copy is kept out, both machines say so, and no unit notices; with an id of its own it is taken in.
+pub fn a_second_machine_with_one_id_is_kept_out(cluster: &Cluster) {
+    let rack = &cluster.rack;
+    let units = probes("twin", 4);
+    let id = rack.shell("h2", "tr -d '\\n' < /etc/machine-id");
+    let own = rack.shell("h3", "tr -d '\\n' < /etc/machine-id");
+    cluster.stop_daemon("h3");
+    rack.shell("h3", &format!("mv {DATA_DIR} {DATA_DIR}.own && echo {id} > /etc/machine-id"));
+    cluster.launch("h1", &units);
+    cluster.start_daemon("h3");
+
+    let refused = || {
+        let output = cluster.corectl("h3", &["cluster", "status"]);
+        let words = said(&output);
+        match words.contains("the machine at 10.77.0.12:7340 has the same machine id") {
+            true => Ok(words),
+            false => Err(words),
+        }
+    };
+    let (words, took) = eventually(Duration::from_secs(20), "the copy to say why it is kept out", refused);
+    println!("rack: twin: after {took:?}: {}", words.trim());
+    assert!(words.contains("systemd-machine-id-setup"), "{words}");
+    let log = cluster.daemon_log("h2", 200);
+    assert!(log.contains("another machine has this machine's id"), "h2: {log}");
+    let home = |host: &str| cluster.homes(host).map(|homes| homes.len());
+    assert_eq!(home("h2"), home("h1"), "h2 is what it was");
+    assert_eq!(cluster.machines("h1").expect("an answer").machines.len(), 3);
+
+    cluster.stop_daemon("h3");
+    rack.shell(
+        "h3",
+        &format!("rm -r {DATA_DIR} && mv {DATA_DIR}.own {DATA_DIR} && echo {own} > /etc/machine-id"),
+    );
+    cluster.start_daemon("h3");
+    cluster.formed();
+    cluster.at_home(Duration::from_secs(30), "h1", &units);
+}
