@@ -22,6 +22,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(12);
 const FORMING_LIMIT: Duration = Duration::from_secs(30);
 const DAEMON: &str = "coreinitd.service";
 const SOCKET: &str = "/run/coreinit.sock";
+const CONFIGURATION: &str = "coreinitd.toml";
+const SECRET: &str = "secret";
 /// What the hosts know each other by.
 pub const SECRET_FILE: &str = "/etc/coreinit/secret";
 /// The hosts' disks that forget at a power cut what was not synced are at /data.
@@ -30,8 +32,8 @@ pub const DATA_DIR: &str = "/data/coreinit";
 /// A formed cluster on a rack of its own.
 pub struct Cluster {
     pub rack: Arc<Rack>,
-    /// What the hosts have bound as /usr/bin/coreinitd and corectl.
-    _programs: tempfile::TempDir,
+    /// What the hosts have bound as /usr/bin/coreinitd and corectl, and their configuration.
+    programs: tempfile::TempDir,
 }
 
 impl Cluster {
@@ -48,23 +50,39 @@ impl Cluster {
         }
         let name = std::env::var("HX_NAME").unwrap_or_else(|_| "coreinit-tests".into());
         let rack = Arc::new(Rack::up(&name, count, &options.join(" ")));
-        let config = programs.path().join("coreinitd.toml");
+        let config = programs.path().join(CONFIGURATION);
         std::fs::write(&config, configuration(rack.hosts())).expect("the configuration can be written");
-        let secret = programs.path().join("secret");
-        std::fs::write(&secret, "a secret that only this rack's hosts know, which is enough")
-            .expect("it can be written");
-        let unit = sources::root().join("dist/systemd/coreinitd.service");
-        for host in rack.hosts() {
-            rack.exec(host, &["mkdir", "-p", "/etc/coreinit"]);
-            rack.put(host, &config, "/etc/coreinit/coreinitd.toml");
-            rack.put(host, &secret, SECRET_FILE);
-            rack.exec(host, &["chmod", "600", SECRET_FILE]);
-            rack.put(host, &unit, "/etc/systemd/system/coreinitd.service");
-            rack.exec(host, &["systemctl", "enable", "--quiet", "--now", "--no-block", DAEMON]);
-        }
-        let cluster = Cluster { rack, _programs: programs };
+        std::fs::write(
+            programs.path().join(SECRET),
+            "a secret that only this rack's hosts know, which is enough",
+        )
+        .expect("the secret can be written");
+        let cluster = Cluster { rack, programs };
+        cluster.rack.hosts().iter().for_each(|host| cluster.install(host));
         cluster.formed();
         cluster
+    }
+
+    /// Puts the daemon on a host, configured like all the others, and starts it.
+    #[track_caller]
+    fn install(&self, host: &str) {
+        let rack = &self.rack;
+        rack.exec(host, &["mkdir", "-p", "/etc/coreinit"]);
+        rack.put(host, &self.programs.path().join(CONFIGURATION), "/etc/coreinit/coreinitd.toml");
+        rack.put(host, &self.programs.path().join(SECRET), SECRET_FILE);
+        rack.exec(host, &["chmod", "600", SECRET_FILE]);
+        let unit = sources::root().join("dist/systemd/coreinitd.service");
+        rack.put(host, &unit, "/etc/systemd/system/coreinitd.service");
+        rack.exec(host, &["systemctl", "enable", "--quiet", "--now", "--no-block", DAEMON]);
+    }
+
+    /// Boots one host more, which joins the cluster; returns its name. Nobody else knows of it, so the
+    /// cluster is not [`Cluster::formed`] any more: there is one machine too many.
+    #[track_caller]
+    pub fn add_machine(&self) -> String {
+        let host = self.rack.add();
+        self.install(&host);
+        host
     }
 
     // ---- the daemon
@@ -255,10 +273,7 @@ impl Cluster {
             self.batch(&self.rack.hosts()[0], units.iter().map(destroy).collect())?;
             Err(format!("{} units are left", units.len()))
         });
-        eventually(Duration::from_secs(30), "no unit on any host", || {
-            let running = self.running(&["probe-*"]);
-            if running.is_empty() { Ok(()) } else { Err(format!("{running:?}")) }
-        });
+        eventually(Duration::from_secs(30), "no trace of any unit on any host", || self.nothing_left_now());
     }
 
     /// The last words of every daemon, for a test that failed.

@@ -2,6 +2,7 @@
 //! sources themselves (`sources`). Nothing that is shipped depends on this.
 
 pub mod deploy;
+pub mod hands;
 pub mod http;
 pub mod rack;
 pub mod sources;

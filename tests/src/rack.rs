@@ -53,6 +53,14 @@ impl Rack {
         self.hosts.iter().filter(|other| *other != host).cloned().collect()
     }
 
+    /// Boots one host more. It is not among [`Rack::hosts`].
+    #[track_caller]
+    pub fn add(&self) -> String {
+        let count = self.hosts.len() + 1;
+        self.script(&["up", &count.to_string()]);
+        format!("h{count}")
+    }
+
     pub fn address(&self, host: &str) -> String {
         let number: u32 = host[1..].parse().expect("hosts are called h1, h2, ...");
         format!("10.77.0.{}", 10 + number)
@@ -182,7 +190,7 @@ impl Rack {
             .arg(format!("--address=unix:path={}", bus.display()))
             .args([
                 "--json=short",
-                "--timeout=2",
+                "--timeout=5",
                 "call",
                 "org.freedesktop.systemd1",
                 "/org/freedesktop/systemd1",

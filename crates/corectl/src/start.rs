@@ -158,3 +158,9 @@ pub fn at_rest(unit: &Unit) -> bool {
         ended && state.generation == Some(unit.generation)
     })
 }
+
+/// The unit runs, or is starting, on a machine that is not lost.
+pub fn is_up(unit: &Unit) -> bool {
+    let mut living = unit.states.iter().filter(|state| !state.stale);
+    living.any(|state| matches!(Condition::of(&state.active), Condition::Up | Condition::Starting))
+}

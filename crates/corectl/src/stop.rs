@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use api::Client;
 use api::v1::{Operation, State};
 
+use crate::start::is_up;
 use crate::verdict::Goal;
 use crate::{Exit, cli, lookup, output, wish};
 
@@ -30,7 +31,14 @@ pub async fn run(client: &Client, kind: Kind, change: &cli::Change) -> anyhow::R
                 output::line(&format!("{name}: inactive already"));
                 continue;
             }
-            Kind::Stop => (set(State::Loaded), Goal::Stopped),
+            Kind::Stop => {
+                if unit.desired_state == State::Loaded && is_up(&unit) {
+                    // Its socket, its timer or another unit has started it. To be stopped it needs a new
+                    // wish, which the same one again would not be; no machine sees what comes between.
+                    operations.push(set(State::Launched));
+                }
+                (set(State::Loaded), Goal::Stopped)
+            }
             Kind::Unload => (set(State::Inactive), Goal::Unloaded),
             Kind::Destroy => (Operation::Destroy { name: name.to_string() }, Goal::Gone),
         };

@@ -73,7 +73,9 @@ pub fn judge(goal: Goal, known: &Known, label: &dyn Fn(&MachineId) -> String) ->
         return Verdict::Pending(condition);
     }
     let is_up = match (Condition::of(&state.active), goal) {
-        (Condition::Stopping, _) | (Condition::Starting, Goal::Launched) => {
+        (Condition::Stopping, _) => return Verdict::Pending(condition),
+        // One that has failed and waits to be tried again (`Restart=`) may do so for ever.
+        (Condition::Starting, Goal::Launched) if state.failure.is_none() => {
             return Verdict::Pending(condition);
         }
         (Condition::Up | Condition::Starting, _) => true,
@@ -111,7 +113,7 @@ fn everywhere(goal: Goal, unit: &Unit, label: &dyn Fn(&MachineId) -> String) -> 
         let condition = Condition::of(&state.active);
         state.generation != Some(unit.generation)
             || condition == Condition::Stopping
-            || (condition == Condition::Starting && goal == Goal::Launched)
+            || (condition == Condition::Starting && goal == Goal::Launched && state.failure.is_none())
     };
     let is_bad = |state: &&&UnitState| match goal {
         Goal::Stopped => matches!(Condition::of(&state.active), Condition::Up | Condition::Starting),

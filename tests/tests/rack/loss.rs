@@ -59,7 +59,8 @@ pub fn a_machine_without_power_loses_its_units(cluster: &Cluster) {
     }
     println!("rack: power cut: {times:?}, p50 {:?}", median(&times));
     assert!(times.len() >= 3, "too few rounds had units to move: {times:?}");
-    assert!(median(&times) <= Duration::from_secs(8), "{times:?}");
+    // Six seconds of silence, and a busy machine.
+    assert!(median(&times) <= Duration::from_secs(12), "{times:?}");
 }
 
 pub fn nothing_acknowledged_is_lost(cluster: &Cluster) {

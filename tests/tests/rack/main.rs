@@ -6,8 +6,11 @@
 //! It needs root and what `rack/README.md` lists. `HX_NAME` gives the rack another name, so that two can run
 //! at once. Measurements are printed as they are made.
 
+mod behind;
 mod damage;
+mod joining;
 mod kills;
+mod kinds;
 mod loss;
 mod many;
 mod placing;
@@ -15,6 +18,8 @@ mod quorum;
 mod refused;
 mod secret;
 mod start;
+mod together;
+mod trouble;
 mod twin;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,6 +37,18 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("bad_input_is_refused_and_nothing_is_stored", refused::bad_input_is_refused_and_nothing_is_stored),
     ("corectl_names_what_is_wrong", refused::corectl_names_what_is_wrong),
     ("two_hundred_units_come_and_go", many::two_hundred_units_come_and_go),
+    ("every_type_of_unit_works", kinds::every_type_of_unit_works),
+    ("a_stored_template_is_started_often", kinds::a_stored_template_is_started_often),
+    ("a_unit_is_pulled_in_by_another", kinds::a_unit_is_pulled_in_by_another),
+    ("a_sidekick_goes_where_its_unit_goes", together::a_sidekick_goes_where_its_unit_goes),
+    ("slow_units_are_waited_for_and_delay_no_other", trouble::slow_units_are_waited_for_and_delay_no_other),
+    ("a_failed_start_says_why", trouble::a_failed_start_says_why),
+    ("a_unit_that_goes_round_is_told", trouble::a_unit_that_goes_round_is_told),
+    ("a_unit_that_does_not_stop_is_killed", trouble::a_unit_that_does_not_stop_is_killed),
+    ("bad_units_among_a_hundred_delay_no_other", many::bad_units_among_a_hundred_delay_no_other),
+    ("what_is_done_by_hand_is_respected", behind::what_is_done_by_hand_is_respected),
+    ("lost_files_are_put_back", behind::lost_files_are_put_back),
+    ("work_goes_on_through_reloads_and_lost_buses", behind::work_goes_on_through_reloads_and_lost_buses),
     ("a_drained_machine_is_empty", placing::a_drained_machine_is_empty),
     ("a_second_machine_with_one_id_is_kept_out", twin::a_second_machine_with_one_id_is_kept_out),
     ("only_those_with_the_secret_are_let_in", secret::only_those_with_the_secret_are_let_in),
@@ -42,6 +59,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("nothing_acknowledged_is_lost", loss::nothing_acknowledged_is_lost),
     ("killed_daemons_lose_nothing", kills::killed_daemons_lose_nothing),
     ("a_damaged_store_is_set_aside", damage::a_damaged_store_is_set_aside),
+    ("a_global_unit_is_on_machines_that_come_later", joining::a_global_unit_is_on_machines_that_come_later),
 ];
 
 /// Brought up by the first test that needs it.

@@ -72,6 +72,11 @@ fn launched() {
     is("failed", "failed", 6, ".failed (failed) on <m1>");
     is("activating", "start", 7, ".activating (start) on <m1>");
     is("activating", "auto-restart", 7, ".activating (auto-restart) on <m1>");
+    // It has failed, and systemd waits before it tries again: for how often, nobody knows.
+    check(
+        &|u| u.states = vec![with_failure("activating", "auto-restart", "exit-code (status 1)")],
+        "!activating (auto-restart) on <m1>: exit-code (status 1) | last words",
+    );
     is("deactivating", "stop", 7, ".deactivating (stop) on <m1>");
     is("inactive", "dead", 7, "+inactive (dead) on <m1>");
     is("failed", "failed", 7, "!failed (failed) on <m1>");

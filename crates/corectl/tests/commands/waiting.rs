@@ -133,10 +133,22 @@ async fn stop_and_unload_wait_for_the_machine() {
     play.report("a.service", "m1", "inactive", "dead").await;
     end(stop).await.is(0, "a.service: inactive (dead) on h1 (10.0.0.1)\n", "");
 
-    // Something started it again, and the wish is fulfilled as far as the machine goes.
-    play.report("a.service", "m1", "active", "running").await;
-    let said = play.run(&["stop", "a"]).await;
-    assert!(said.code == 1 && said.err.contains("still active (running) on h1"), "{}", said.err);
+    // Something has started it, which is not what was wished for: a new wish is made, and the machine acts.
+    for (sub, code, told) in
+        [("dead", 0, "inactive (dead) on h1"), ("running", 1, "still active (running) on h1")]
+    {
+        play.report("a.service", "m1", "active", "running").await;
+        let before = play.generation("a.service");
+        let stop = play.spawn(&["stop", "a"]);
+        let unit = name("a.service");
+        play.until("another wish", |state| state.units[&unit].generation.0 > before).await;
+        assert_eq!(play.desired("a.service"), Some(Loaded));
+        // Unless it is started again at once.
+        let active = if sub == "dead" { "inactive" } else { "active" };
+        play.report("a.service", "m1", active, sub).await;
+        let said = end(stop).await;
+        assert!(said.code == code && [said.out, said.err].concat().contains(told));
+    }
 
     let unload = play.spawn(&["unload", "a"]);
     play.until_desired("a.service", Inactive).await;

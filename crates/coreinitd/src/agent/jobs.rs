@@ -125,9 +125,10 @@ impl Jobs {
         self.failures.get(unit).map(|known| &known.failure)
     }
 
-    /// Forgets a failure that is over.
-    pub fn seen(&mut self, unit: &UnitName, condition: Condition) {
+    /// Forgets a failure that is over. `failed`: the unit has failed, whatever comes next.
+    pub fn seen(&mut self, unit: &UnitName, condition: Condition, failed: bool) {
         let over = match condition {
+            _ if failed => false,
             Condition::Up | Condition::Starting => true,
             Condition::Down | Condition::Stopping => {
                 self.failures.get(unit).is_some_and(|known| !known.of_job)

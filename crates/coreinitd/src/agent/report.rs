@@ -137,3 +137,10 @@ pub fn observed(
 pub fn condition(seen: &Seen) -> Condition {
     Condition::of(&seen.active)
 }
+
+/// Whether the unit has failed: for good, or for as long as systemd waits before it tries again (`Restart=`),
+/// which it calls `activating` with the sub state `auto-restart`, from systemd 254 on also
+/// `auto-restart-queued`.
+pub fn has_failed(seen: &Seen) -> bool {
+    condition(seen) == Condition::Failed || seen.sub.starts_with("auto-restart")
+}

@@ -4,15 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cluster::{
-    Action, ClusterState, Condition, Current, Generation, Job, JobKind, MachineId, UnitHash, UnitName, plan,
-    wanted_on,
+    Action, ClusterState, Current, Generation, Job, JobKind, MachineId, UnitHash, UnitName, plan, wanted_on,
 };
 use tokio::time::Instant;
 
 use super::AgentParts;
 use super::jobs::{Jobs, Lesson};
 use super::marks::Marks;
-use super::report::{QUIET, Reporter, condition};
+use super::report::{QUIET, Reporter, condition, has_failed};
 use crate::systemd::{Seen, UnitError, UnitManager};
 
 /// What the agent knows between two rounds.
@@ -71,9 +70,9 @@ impl Agent {
         self.marks.retain(|name| names.contains(name));
         self.jobs.retain(|name| names.contains(name));
         for (name, seen) in &seen {
-            let condition = condition(seen);
-            self.jobs.seen(name, condition);
-            if condition == Condition::Failed && self.jobs.of(name).is_none() {
+            let failed = has_failed(seen);
+            self.jobs.seen(name, condition(seen), failed);
+            if failed && self.jobs.of(name).is_none() {
                 self.jobs.ask_why(name);
             }
         }
@@ -100,7 +99,7 @@ impl Agent {
                 continue;
             }
             let failure = self.jobs.failure(name);
-            let being_asked = condition(seen) == Condition::Failed && failure.is_none();
+            let being_asked = has_failed(seen) && failure.is_none();
             if touched.contains(name) || being_asked && !self.stuck.contains_key(name) {
                 continue;
             }

@@ -177,6 +177,25 @@ async fn what_ended_by_itself_is_not_started_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_unit_that_waits_to_be_tried_again_says_why() {
+    let mut world = World::new().await;
+    world.systemd.behave(&name("bad.service"), Behaviour { start: Start::Retries, ..Behaviour::default() });
+    let waits = world.launch("bad.service", WEB).await;
+    let failure = waits.failure.unwrap();
+    assert_eq!((&*waits.sub, &*failure.reason), ("auto-restart", "start job failed: exit-code (status 1)"));
+    // An agent that comes back asks again.
+    world.end().await;
+    world.begin();
+    let waits = world.reported("bad.service", |observed| {
+        observed.failure.as_ref().is_some_and(|failure| failure.reason == "exit-code (status 1)")
+    });
+    assert_eq!(&*waits.await.active, "activating");
+    world.systemd.behave(&name("bad.service"), Behaviour::default());
+    let observed = world.launch("bad.service", "[Service]\nExecStart=/bin/better\n").await;
+    assert_eq!((&*observed.active, observed.failure), ("active", None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_wish_is_carried_out_whatever_came_of_the_old_one() {
     let world = World::new().await;
     world.systemd.behave(&name("web.service"), Behaviour { start: Start::Fails, ..Behaviour::default() });

@@ -7,6 +7,7 @@
 mod calls;
 mod explain;
 mod files;
+mod install;
 mod jobs;
 mod session;
 
@@ -54,6 +55,8 @@ struct Shared {
     calls: Semaphore,
     /// Units of which systemd may hold an older text than the disk does.
     suspects: Mutex<BTreeSet<UnitName>>,
+    /// Units that we have started, or an earlier daemon may have: they are ours without their files too.
+    ours: Mutex<BTreeSet<UnitName>>,
 }
 
 /// A connection that calls go over.
@@ -72,7 +75,7 @@ impl DBus {
     /// To the systemd of a container, whose file system is seen at `root`; `units_dir` is the container's.
     pub async fn connect_to(bus: Option<String>, units_dir: PathBuf, root: &Path) -> Result<DBus, UnitError> {
         let files = Files::open(root, units_dir)?;
-        let suspects = files.read()?.into_keys().collect();
+        let held: BTreeSet<UnitName> = files.read()?.into_keys().collect();
         let shared = Arc::new(Shared {
             bus,
             files,
@@ -80,7 +83,8 @@ impl DBus {
             changed: watch::Sender::new(0),
             jobs: Jobs::default(),
             calls: Semaphore::new(CALLS_MAX),
-            suspects: Mutex::new(suspects),
+            suspects: Mutex::new(held.clone()),
+            ours: Mutex::new(held),
         });
         let first = session::open(&shared).await.map_err(|error| unreachable(&error))?;
         let (requests, queue) = mpsc::channel(REQUESTS_MAX);
@@ -126,6 +130,10 @@ impl Shared {
         self.suspects.lock().expect("nothing panics while it holds the lock")
     }
 
+    fn ours(&self) -> MutexGuard<'_, BTreeSet<UnitName>> {
+        self.ours.lock().expect("nothing panics while it holds the lock")
+    }
+
     /// Whether systemd would do with this unit something else than its file says; clears the suspicion if
     /// not.
     async fn text_is_old(&self, link: &Link, unit: &UnitName) -> Result<bool, UnitError> {
@@ -160,7 +168,7 @@ impl UnitManager for DBus {
                 in_question.push(name.clone());
             }
         }
-        let foreign = calls::foreign(&link, &shared.files, &in_question, &shared.calls).await?;
+        let foreign = calls::foreign(&link, shared, &in_question).await?;
         for name in &in_question {
             match foreign.contains_key(name) {
                 true => seen.insert(name.clone(), Seen::nothing()).is_some(),
@@ -182,6 +190,11 @@ impl UnitManager for DBus {
         let files = &self.shared.files;
         // A name that is new here cannot be held with an older text, unless `observe` has found that it is.
         let known = files.holds(unit) || files.is_linked(unit);
+        if files.is_linked(unit) && install::differs(files, unit, file) {
+            // It is linked anew, with all that belongs to the new text.
+            let link = self.shared.link().await?;
+            install::unlink(&self.shared, &link, &[unit]).await?;
+        }
         files.write(unit, file)?;
         if known {
             self.shared.suspects().insert(unit.clone());
@@ -200,21 +213,19 @@ impl UnitManager for DBus {
         let known = calls::list(&link, &unlinked.iter().cloned().collect()).await?;
         let known = known.into_iter().filter(|(_, seen)| &*seen.load != "not-found");
         let known: Vec<UnitName> = known.map(|(name, _)| name).collect();
-        let foreign = calls::foreign(&link, files, &known, &shared.calls).await?;
+        let foreign = calls::foreign(&link, shared, &known).await?;
         let mut refused: BTreeMap<UnitName, UnitError> =
             foreign.into_iter().map(|(name, path)| (name, UnitError::Foreign { path })).collect();
         let good: Vec<&UnitName> = unlinked.iter().filter(|name| !refused.contains_key(*name)).collect();
-        let paths = |names: &[&UnitName]| names.iter().map(|name| files.path_told(name)).collect::<Vec<_>>();
-        if good.is_empty() || link.manager.link_unit_files(paths(&good), true, false).await.is_ok() {
+        if good.is_empty() || install::link(shared, &link, &good).await.is_ok() {
             return Ok(refused);
         }
         // One of them spoils it for all: ask for each by itself.
         for name in good {
-            if let Err(error) = link.manager.link_unit_files(paths(&[name]), true, false).await {
-                match call_error("LinkUnitFiles", error) {
-                    lost @ UnitError::Unreachable { .. } => return Err(lost),
-                    error => refused.insert(name.clone(), error),
-                };
+            match install::link(shared, &link, &[name]).await {
+                Ok(()) => {}
+                Err(lost @ UnitError::Unreachable { .. }) => return Err(lost),
+                Err(error) => drop(refused.insert(name.clone(), error)),
             }
         }
         Ok(refused)
@@ -247,12 +258,11 @@ impl UnitManager for DBus {
             join_all(resets).await;
         }
         let mut failed = BTreeMap::new();
-        let names = |units: &[UnitName]| units.iter().map(|name| name.as_str().to_string()).collect();
-        if !linked.is_empty() && link.manager.disable_unit_files(names(&linked), true).await.is_err() {
+        let all: Vec<&UnitName> = linked.iter().collect();
+        if !linked.is_empty() && install::unlink(shared, &link, &all).await.is_err() {
             for name in &linked {
-                let one = link.manager.disable_unit_files(names(std::slice::from_ref(name)), true).await;
-                match one.map_err(|error| call_error("DisableUnitFiles", error)) {
-                    Ok(_) => {}
+                match install::unlink(shared, &link, &[name]).await {
+                    Ok(()) => {}
                     Err(lost @ UnitError::Unreachable { .. }) => return Err(lost),
                     Err(error) => drop(failed.insert(name.clone(), error)),
                 }
@@ -261,7 +271,10 @@ impl UnitManager for DBus {
         // A file whose link is still there must stay: it is how the unit is known to be ours.
         for name in units.iter().filter(|name| !shared.files.is_linked(name)) {
             match shared.files.remove(name) {
-                Ok(()) => shared.suspects().remove(name),
+                Ok(()) => {
+                    shared.ours().remove(name);
+                    shared.suspects().remove(name)
+                }
                 Err(error) => failed.insert(name.clone(), error).is_some(),
             };
         }

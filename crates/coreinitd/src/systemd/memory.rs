@@ -38,6 +38,8 @@ pub struct Behaviour {
 pub enum Start {
     Runs,
     Fails,
+    /// It fails, and systemd waits before it tries again (`Restart=`).
+    Retries,
     /// A oneshot: its start ends well when it has done its work, and leaves nothing behind.
     Completes,
 }
@@ -207,6 +209,7 @@ impl Machine {
         let (active, sub) = match behaviour.start {
             Start::Runs => ("active", "running"),
             Start::Fails => ("failed", "failed"),
+            Start::Retries => ("activating", "auto-restart"),
             Start::Completes => ("inactive", "dead"),
         };
         let mut job =
@@ -322,7 +325,7 @@ impl UnitManager for Memory {
             };
             match (this.ended(&unit, job).await, job.active) {
                 (false, _) => JobEnd::Replaced,
-                (true, "failed") => JobEnd::Failed { reason: "failed".into() },
+                (true, "failed" | "activating") => JobEnd::Failed { reason: "failed".into() },
                 (true, _) => JobEnd::Done,
             }
         })

@@ -7,8 +7,7 @@ use futures::future::join_all;
 use tokio::sync::Semaphore;
 use zbus::OwnedVariant;
 
-use super::Link;
-use super::files::Files;
+use super::{Link, Shared};
 use crate::systemd::{Seen, UnitError};
 
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
@@ -42,18 +41,21 @@ pub async fn list(link: &Link, units: &BTreeSet<UnitName>) -> Result<BTreeMap<Un
 /// Those of the units that are not ours, with the path of their file.
 pub async fn foreign(
     link: &Link,
-    files: &Files,
+    shared: &Shared,
     units: &[UnitName],
-    calls: &Semaphore,
 ) -> Result<BTreeMap<UnitName, String>, UnitError> {
-    let fragments = units.iter().map(|unit| property::<String>(link, unit, UNIT, "FragmentPath", calls));
+    let files = &shared.files;
+    let fragments =
+        units.iter().map(|unit| property::<String>(link, unit, UNIT, "FragmentPath", &shared.calls));
     let mut foreign = BTreeMap::new();
     for (unit, fragment) in units.iter().zip(join_all(fragments).await) {
         match fragment {
             Ok(path) if path.is_empty() => {
                 // No file, or one that is gone: a slice that others made, a file system mounted by hand, or a
-                // unit of the machine's own that still runs.
-                if !files.holds(unit) && !matches!(unit.suffix(), "slice" | "mount" | "swap") {
+                // unit of the machine's own that still runs. One that was ours stays so, whoever has deleted
+                // its file.
+                let ours = files.holds(unit) || shared.ours().contains(unit);
+                if !ours && !matches!(unit.suffix(), "slice" | "mount" | "swap") {
                     foreign.insert(unit.clone(), "without a file".into());
                 }
             }

@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use cluster::{Failure, UnitName};
+use serde_json::Value;
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 
@@ -15,10 +16,13 @@ const LINES_MAX: usize = 10;
 const LINE_BYTES_MAX: usize = 256;
 /// An old journal on a slow disk may take longer to search; the reason alone is better than no report.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(2);
-/// journald takes what systemd says before what the unit has written, which is what people look for.
-const JOURNAL_DELAY: Duration = Duration::from_millis(100);
+/// journald takes what systemd says before what the unit has written, which is what people look for: it is
+/// looked for after so long, and again after so long when there is nothing yet.
+const JOURNAL_DELAYS: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 /// Each is a process.
 const JOURNALS_MAX: usize = 4;
+/// The field that tells what a unit wrote from what systemd says of it.
+const OWN_ID: &str = "_SYSTEMD_INVOCATION_ID";
 static JOURNALS: Semaphore = Semaphore::const_new(JOURNALS_MAX);
 
 /// systemd's word for how the unit ended last, such as `exit-code`; `None` when units of that type have none.
@@ -72,23 +76,60 @@ async fn journal(shared: &Shared, unit: &UnitName) -> Option<Vec<String>> {
     if id.is_empty() {
         return None;
     }
-    tokio::time::sleep(JOURNAL_DELAY).await;
+    let mut lines = Vec::new();
+    for delay in JOURNAL_DELAYS {
+        tokio::time::sleep(delay).await;
+        let Some(said) = ask_journal(shared, &id).await else { break };
+        lines = said.lines;
+        if said.unit_spoke {
+            break;
+        }
+    }
+    Some(lines)
+}
+
+async fn ask_journal(shared: &Shared, id: &str) -> Option<Said> {
     let _turn = JOURNALS.acquire().await.ok()?;
     let mut command = Command::new("journalctl");
-    command.args(["--quiet", "--no-pager", "--output=cat"]).arg(format!("--lines={LINES_MAX}"));
+    command.args(["--quiet", "--no-pager", "--output=json"]).arg(format!("--lines={LINES_MAX}"));
+    command.arg(format!("--output-fields=MESSAGE,{OWN_ID}"));
     if let Some(dir) = shared.files.journal() {
         command.arg("--directory").arg(dir);
     }
-    command.arg(format!("_SYSTEMD_INVOCATION_ID={id}")).arg("+").arg(format!("INVOCATION_ID={id}"));
+    command.arg(format!("{OWN_ID}={id}")).arg("+").arg(format!("INVOCATION_ID={id}"));
     command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(JOURNAL_TIMEOUT, command.output()).await.ok()?.ok()?;
-    Some(last_lines(&String::from_utf8_lossy(&output.stdout)))
+    Some(read(&String::from_utf8_lossy(&output.stdout), id))
 }
 
-fn last_lines(text: &str) -> Vec<String> {
-    let lines: Vec<&str> = text.lines().collect();
-    let last = &lines[lines.len().saturating_sub(LINES_MAX)..];
-    last.iter().map(|line| line[..line.floor_char_boundary(LINE_BYTES_MAX)].to_string()).collect()
+/// What a journal has of a run of a unit.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    lines: Vec<String>,
+    /// Some of it is the unit's own.
+    unit_spoke: bool,
+}
+
+/// From `journalctl --output=json`, of the run with this id: an object a line, whose texts are strings or,
+/// where they are no text, arrays of bytes.
+fn read(entries: &str, id: &str) -> Said {
+    let (mut lines, mut unit_spoke) = (Vec::new(), false);
+    for entry in entries.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        unit_spoke |= entry[OWN_ID] == id;
+        let message = match &entry["MESSAGE"] {
+            Value::String(text) => text.clone(),
+            Value::Array(bytes) => {
+                let bytes = bytes.iter().filter_map(|byte| u8::try_from(byte.as_u64()?).ok());
+                String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned()
+            }
+            // It is too long to be shown, or there is none.
+            _ => continue,
+        };
+        lines.extend(message.lines().map(str::to_string));
+    }
+    lines.drain(..lines.len().saturating_sub(LINES_MAX));
+    lines.iter_mut().for_each(|line| line.truncate(line.floor_char_boundary(LINE_BYTES_MAX)));
+    Said { lines, unit_spoke }
 }
 
 #[cfg(test)]
@@ -97,11 +138,13 @@ mod tests {
 
     #[test]
     fn a_failure_carries_little_of_the_journal() {
-        let text: String = (0..30).map(|i| format!("{i}{}\n", "é".repeat(200))).collect();
-        let lines = last_lines(&text);
-        assert_eq!(lines.len(), 10);
+        let entry = |i| format!("{{\"MESSAGE\":\"{i}{}\"}}\n", "é".repeat(200));
+        let Said { lines, unit_spoke } = read(&(0..30).map(entry).collect::<String>(), "7");
+        assert_eq!((lines.len(), unit_spoke), (10, false));
         assert!(lines[0].starts_with("20é") && lines[9].starts_with("29é"));
         assert!(lines.iter().all(|line| line.len() <= 256));
-        assert_eq!(last_lines(""), Vec::<String>::new());
+        assert_eq!(read("", "7"), Said { lines: vec![], unit_spoke: false });
+        let bytes = "{\"MESSAGE\":[104,105,255],\"_SYSTEMD_INVOCATION_ID\":\"7\"}\n{\"MESSAGE\":null}";
+        assert_eq!(read(bytes, "7"), Said { lines: vec!["hi\u{fffd}".into()], unit_spoke: true });
     }
 }

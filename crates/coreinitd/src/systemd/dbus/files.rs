@@ -77,6 +77,12 @@ impl Files {
         }
     }
 
+    /// Our file of the unit, if it is there and can be read.
+    pub fn get(&self, unit: &UnitName) -> Option<UnitFile> {
+        let text = std::fs::read(self.dir.join(unit.as_str())).ok()?;
+        Some(UnitFile::from(String::from_utf8_lossy(&text).into_owned()))
+    }
+
     pub fn holds(&self, unit: &UnitName) -> bool {
         self.dir.join(unit.as_str()).exists()
     }
@@ -89,6 +95,14 @@ impl Files {
             target.file_name() == Some(OsStr::new(unit.as_str()))
                 && resolve(Path::new(LINKS_DIR), &target).parent() == Some(&self.told)
         })
+    }
+
+    /// Whether a link of that path means something for other units than the one that it is named after: it is
+    /// in their `.wants` or `.requires`, or it is another name.
+    pub fn concerns_another(&self, link: &str) -> bool {
+        let link = Path::new(link);
+        let name = link.file_name().and_then(OsStr::to_str).and_then(|name| UnitName::new(name).ok());
+        link.parent() != Some(Path::new(LINKS_DIR)) || !name.is_some_and(|name| self.holds(&name))
     }
 
     /// Whether a unit that systemd loaded from this path was ours: our file, or the link to it that is gone.

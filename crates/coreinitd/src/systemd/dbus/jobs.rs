@@ -10,7 +10,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 
-use super::calls::{self, PropertyError, call_error, property};
+use super::calls::{PropertyError, call_error, property};
 use super::{CALLS_MAX, Shared, explain};
 use crate::systemd::{JobEnd, UnitError};
 
@@ -113,6 +113,7 @@ pub async fn issue(shared: Arc<Shared>, mut queue: mpsc::Receiver<Request>) {
             // Cancel-safe: a request that was received is pushed at once, and the calls stay in their set.
             request = queue.recv(), if calls.len() < CALLS_MAX => {
                 let Some(request) = request else { return };
+                forget_past_starts(&shared, &request).await;
                 let activates = matches!(request.unit.suffix(), "socket" | "timer" | "path");
                 let call = send(&shared, request);
                 if activates {
@@ -124,6 +125,18 @@ pub async fn issue(shared: Arc<Shared>, mut queue: mpsc::Receiver<Request>) {
             }
             Some(()) = calls.next(), if !calls.is_empty() => {}
         }
+    }
+}
+
+/// systemd counts starts, and refuses too many within some time (`StartLimitBurst=`). That is meant for a
+/// unit that goes round by itself, not for a person who asks again: the count begins anew. Nobody waits for
+/// an answer, so the request itself comes right behind.
+async fn forget_past_starts(shared: &Shared, request: &Request) {
+    let link = shared.link.borrow().clone();
+    let is_another = request.kind == JobKind::Start && !shared.ours().insert(request.unit.clone());
+    if let Some(link) = link.filter(|_| is_another) {
+        // When it cannot be sent, neither can the request, which tells.
+        let _ = link.manager.inner().call_noreply("ResetFailedUnit", &request.unit.as_str()).await;
     }
 }
 
@@ -169,29 +182,11 @@ fn method(kind: JobKind) -> &'static str {
 
 /// Waits for the end of the job that was asked for.
 pub async fn end(shared: Arc<Shared>, kind: JobKind, unit: UnitName, answer: Answer) -> JobEnd {
-    let end = one_end(&shared, kind, &unit, answer).await;
-    // The limit is meant for a unit that goes round by itself, not for a person who asks again and again.
-    if kind == JobKind::Start && matches!(end, JobEnd::Failed { .. }) && limit_hit(&shared, &unit).await {
-        if let Ok(link) = shared.link().await {
-            calls::reset_failed(&link, &unit, &shared.calls).await;
-        }
-        let (request, answer) = Request::new(&shared, kind, &unit);
-        send(&shared, request).await;
-        return one_end(&shared, kind, &unit, answer).await;
-    }
-    end
-}
-
-async fn limit_hit(shared: &Shared, unit: &UnitName) -> bool {
-    explain::result(shared, unit).await.is_some_and(|result| result == "start-limit-hit")
-}
-
-async fn one_end(shared: &Shared, kind: JobKind, unit: &UnitName, answer: Answer) -> JobEnd {
     let mut waiting = match answer.await {
         Ok(Ok(waiting)) => waiting,
         Ok(Err(UnitError::Unreachable { reason })) => return JobEnd::Lost { reason },
         // What systemd does not know need not be stopped.
-        Ok(Err(_)) if kind == JobKind::Stop && !is_there(shared, unit).await => return JobEnd::Done,
+        Ok(Err(_)) if kind == JobKind::Stop && !is_there(&shared, &unit).await => return JobEnd::Done,
         Ok(Err(error)) => return JobEnd::Failed { reason: error.to_string() },
         Err(_) => return JobEnd::Lost { reason: "the daemon is stopping".into() },
     };
@@ -200,7 +195,7 @@ async fn one_end(shared: &Shared, kind: JobKind, unit: &UnitName, answer: Answer
         if let Ok(Ok(result)) = ended {
             return job_end(&result);
         }
-        match look(shared, kind, unit, &waiting.job).await {
+        match look(&shared, kind, &unit, &waiting.job).await {
             Look::Ended(end) => return end,
             Look::GoesOn => waiting = shared.jobs.wait_for(waiting.job),
         }

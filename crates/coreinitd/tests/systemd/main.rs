@@ -2,178 +2,19 @@
 //! root and systemd-nspawn; without them it fails and says so. One host for all of it, since a host takes
 //! longer than most checks.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command as Process, Stdio};
+mod failing;
+mod host;
+mod links;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cluster::{ClusterState, Command, DesiredState, MachineId, MachineInfo, Observed, UnitFile, UnitName};
-use coreinitd::agent::{AgentParts, run};
+use cluster::{ClusterState, DesiredState, UnitFile, UnitName};
 use coreinitd::systemd::{DBus, JobEnd, UnitManager};
 use futures::future::join_all;
-use store::{MemoryStore, Store};
-use tokio::sync::watch;
+use store::Store;
 
-/// The world's name; other worlds may run beside it.
-const WORLD: &str = "hxagent";
-const UNITS_DIR: &str = "/run/coreinit/units";
-
-/// One real host. Goes down with the test, however that ends.
-struct Host {
-    bus: String,
-    root: PathBuf,
-}
-
-impl Host {
-    fn boot() -> Host {
-        let missing = ["systemd-nspawn", "nft", "nsenter", "mkfs.ext4"].into_iter().find(|tool| {
-            let found = Process::new("sh").args(["-c", &format!("command -v {tool}")]).output();
-            !found.is_ok_and(|found| found.status.success())
-        });
-        let uid = Process::new("id").arg("-u").output().expect("id is on every machine").stdout;
-        if missing.is_some() || uid.trim_ascii() != b"0" {
-            panic!(
-                "this test boots a host of its own and needs root, and the packages systemd-container \
-                nftables iproute2 e2fsprogs procps python3 dbus (missing: {missing:?}, uid: {})",
-                String::from_utf8_lossy(&uid).trim()
-            );
-        }
-        hosts(&["down"]);
-        hosts(&["up", "1"]);
-        let bus = hosts(&["bus", "h1"]);
-        let root =
-            bus.strip_prefix("unix:path=").and_then(|path| path.strip_suffix("/run/dbus/system_bus_socket"));
-        let root = PathBuf::from(root.unwrap_or_else(|| panic!("unexpected bus address {bus}")));
-        Host { bus, root }
-    }
-
-    async fn systemd(&self) -> Arc<DBus> {
-        let units = DBus::connect_to(Some(self.bus.clone()), UNITS_DIR.into(), &self.root).await;
-        Arc::new(units.expect("the host's systemd answers"))
-    }
-
-    fn systemctl(&self, arguments: &[&str]) -> String {
-        hosts(&[&["exec", "h1", "systemctl"], arguments].concat())
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        hosts(&["down"]);
-    }
-}
-
-fn hosts(arguments: &[&str]) -> String {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/rack/hosts.sh");
-    let output = Process::new(script).args(arguments).env("HX_NAME", WORLD).stdin(Stdio::null()).output();
-    let output = output.expect("tests/rack/hosts.sh can be executed");
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "hosts.sh {arguments:?}: {out}{err}");
-    out.trim().to_string()
-}
-
-/// A cluster of this one machine, with an agent that can be ended and begun anew.
-struct OneMachine {
-    store: Arc<MemoryStore>,
-    machine: MachineId,
-    marks: tempfile::TempDir,
-    agent: Option<(watch::Sender<bool>, tokio::task::JoinHandle<()>)>,
-}
-
-impl OneMachine {
-    async fn form() -> OneMachine {
-        let machine = MachineId::new("m1").unwrap();
-        let store = Arc::new(MemoryStore::new(machine.clone()));
-        let this = OneMachine { store, machine, marks: tempfile::tempdir().unwrap(), agent: None };
-        let register = Command::RegisterMachine { id: this.machine.clone(), info: MachineInfo::default() };
-        this.propose(vec![Command::InitCluster { id: "c".into(), name: "c".into() }, register]).await;
-        this
-    }
-
-    fn begin(&mut self, units: Arc<DBus>) {
-        let parts = AgentParts {
-            machine: self.machine.clone(),
-            store: self.store.clone(),
-            units,
-            marks_dir: self.marks.path().into(),
-        };
-        let (stop, stopping) = watch::channel(false);
-        self.agent = Some((stop, tokio::spawn(run(parts, stopping))));
-    }
-
-    async fn end(&mut self) {
-        let (stop, task) = self.agent.take().expect("an agent runs");
-        stop.send_replace(true);
-        task.await.unwrap();
-    }
-
-    async fn propose(&self, commands: Vec<Command>) {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
-        let committed = self.store.propose(commands, deadline).await.unwrap();
-        for outcome in committed.outcomes {
-            outcome.unwrap();
-        }
-    }
-
-    async fn set(&self, units: &[(&str, &str, DesiredState)]) {
-        let set = units.iter().map(|(unit, text, desired)| Command::SetUnit {
-            name: name(unit),
-            file: Some(UnitFile::parse(text).unwrap()),
-            desired: Some(*desired),
-        });
-        self.propose(set.collect()).await;
-        let state = self.store.state().borrow().clone();
-        let assign = units.iter().map(|(unit, ..)| Command::Assign {
-            unit: name(unit),
-            machine: self.machine.clone(),
-            generation: state.units[&name(unit)].generation,
-            reason: "it is the only one".into(),
-        });
-        self.propose(assign.collect()).await;
-    }
-
-    async fn start(&self, unit: &str, text: &str) {
-        self.set(&[(unit, text, DesiredState::Launched)]).await;
-    }
-
-    async fn destroy(&self, units: &[&str]) {
-        let gone = |unit: &&str| {
-            let (unit, machine) = (name(unit), self.machine.clone());
-            [Command::DestroyUnit { name: unit.clone() }, Command::Unassign { unit, machine }]
-        };
-        self.propose(units.iter().flat_map(gone).collect()).await;
-        self.wait("the units are gone", |state| {
-            units.iter().all(|unit| state.observed_of(&name(unit)).next().is_none())
-        })
-        .await;
-    }
-
-    /// Waits until the machine has carried out the newest wish, and gives its report.
-    async fn settled(&self, unit: &str) -> Observed {
-        let unit = name(unit);
-        let settled = |state: &ClusterState| {
-            let (_, observed) = state.observed_of(&unit).next()?;
-            (observed.generation == Some(state.units.get(&unit)?.generation)).then(|| (**observed).clone())
-        };
-        let state = self.wait(&format!("{unit} settles"), |state| settled(state).is_some()).await;
-        settled(&state).unwrap()
-    }
-
-    async fn wait(&self, what: &str, mut holds: impl FnMut(&ClusterState) -> bool) -> Arc<ClusterState> {
-        let mut state = self.store.state();
-        let found = tokio::time::timeout(Duration::from_secs(30), state.wait_for(|state| holds(state))).await;
-        let known = self.store.state().borrow().observed.clone();
-        found.unwrap_or_else(|_| panic!("waited in vain until {what}: {known:#?}")).unwrap().clone()
-    }
-}
-
-fn name(unit: &str) -> UnitName {
-    UnitName::new(unit).unwrap()
-}
-
-fn sleeper(text: &str) -> String {
-    format!("[Unit]\nDescription={text}\n[Service]\nExecStart=/bin/sleep 1000\n")
-}
+use host::{Host, OneMachine, hosts, name, sleeper};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_systemd_is_driven() {
@@ -188,12 +29,15 @@ async fn a_real_systemd_is_driven() {
     cluster.begin(units);
     many_at_once(&host, &cluster).await;
     a_killed_process_is_seen(&host, &cluster).await;
-    a_failure_says_why(&cluster).await;
+    failing::a_failure_says_why(&cluster).await;
     a_new_text_runs(&host, &cluster).await;
     the_machines_own_units_are_left_alone(&host, &cluster).await;
     a_socket_comes_before_its_service(&host, &cluster).await;
     what_is_made_again_runs_the_new_text(&host, &cluster).await;
-    a_person_may_start_again_and_again(&cluster).await;
+    failing::a_person_may_start_again_and_again(&host, &cluster).await;
+    failing::a_unit_that_waits_to_be_tried_again_says_why(&cluster).await;
+    links::others_are_told_who_wants_them(&host, &cluster).await;
+    links::what_has_lost_its_file_is_ours_still(&host, &cluster).await;
     a_lost_bus_is_found_again(&host, &cluster).await;
     an_agent_that_comes_back_starts_nothing(&host, &mut cluster).await;
 }
@@ -285,36 +129,6 @@ async fn a_killed_process_is_seen(host: &Host, cluster: &OneMachine) {
     cluster.destroy(&["victim.service"]).await;
 }
 
-async fn a_failure_says_why(cluster: &OneMachine) {
-    let text = "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo no luck today; exit 3'\n";
-    cluster.start("bad.service", text).await;
-    let observed = cluster.settled("bad.service").await;
-    let failure = observed.failure.expect("a failed start says why");
-    assert_eq!((&*observed.active, &*failure.reason), ("failed", "start job failed: exit-code (status 3)"));
-    assert!(failure.journal.iter().any(|line| line == "no luck today"), "{:?}", failure.journal);
-
-    cluster.start("absent.service", "[Service]\nExecStart=/nowhere/to/be/found\n").await;
-    // To systemd this start has succeeded, and the unit failed after it.
-    let why = |o: &Observed| o.failure.as_ref().is_some_and(|f| f.reason == "exit-code (status 203)");
-    cluster
-        .wait("its failure is told", |state| state.observed_of(&name("absent.service")).any(|(_, o)| why(o)))
-        .await;
-
-    cluster
-        .start(
-            "needy.service",
-            &sleeper("needy").replace("[Service]", "Requires=bad.service\nAfter=bad.service\n[Service]"),
-        )
-        .await;
-    let observed = cluster.settled("needy.service").await;
-    assert_eq!(&*observed.failure.unwrap().reason, "start job failed: dependency");
-
-    cluster.start("empty.service", "[Service]\n").await;
-    let observed = cluster.settled("empty.service").await;
-    assert!(observed.failure.unwrap().reason.contains("bad unit file setting"));
-    cluster.destroy(&["bad.service", "absent.service", "needy.service", "empty.service"]).await;
-}
-
 async fn a_new_text_runs(host: &Host, cluster: &OneMachine) {
     for round in 0..3 {
         cluster.start("text.service", &sleeper(&format!("version {round}"))).await;
@@ -376,15 +190,6 @@ async fn what_is_made_again_runs_the_new_text(host: &Host, cluster: &OneMachine)
         cluster.destroy(&["again.service"]).await;
     }
     cluster.destroy(&["friend.service"]).await;
-}
-
-async fn a_person_may_start_again_and_again(cluster: &OneMachine) {
-    for round in 0..8 {
-        cluster.start("eager.service", &sleeper(&format!("attempt {round}"))).await;
-        let observed = cluster.settled("eager.service").await;
-        assert_eq!(&*observed.active, "active", "{:?}", observed.failure);
-    }
-    cluster.destroy(&["eager.service"]).await;
 }
 
 async fn a_lost_bus_is_found_again(host: &Host, cluster: &OneMachine) {
