@@ -66,7 +66,6 @@ const ROOMS: &[(&str, &str, &[&str])] = &[
     ("bincode", "raft", &["crates/raft"]),
     ("rustls", "identity", &["crates/identity"]),
     ("rcgen", "identity", &["crates/identity"]),
-    ("ring", "identity", &["crates/identity"]),
     ("etcd-client", "etcd-compat", &["etcd-compat"]),
 ];
 
