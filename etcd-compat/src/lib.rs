@@ -1,5 +1,14 @@
-//! The store on an etcd that stands already, as on CoreOS (`:4001`): the crate's place in the workspace. A
-//! later version implements [`store::Store`] here, on etcd's v3 interface and on its v2 one; nothing else of
-//! the daemon will change.
+//! The store on an etcd that stands already, as on CoreOS: on etcd's v3 interface or on its v2 one, whichever
+//! is there. Nothing of etcd's libraries leaves this crate; the daemon sees `store::Store`.
 
-pub use store::Store;
+mod belonging;
+mod etcd_store;
+mod options;
+mod presence;
+mod reads;
+mod record;
+mod shared;
+mod v3;
+
+pub use etcd_store::EtcdStore;
+pub use options::{Api, Options, PREFIX, Tls, User};

@@ -1,0 +1,50 @@
+//! The store on Raft keeps what every store promises: three machines in one process, over real sockets and
+//! files.
+
+use std::sync::Arc;
+
+use raft::{Disk, EngineKind, FlushMode, Options, RaftStore, Tcp, Timing};
+use store::conformance::{Member, machine, run};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_machines() {
+    let dir = tempfile::tempdir().unwrap();
+    let (stop, stopping) = watch::channel(false);
+    let (mut members, mut drivers) = (Vec::new(), JoinSet::new());
+    let mut join = Vec::new();
+    for id in ["m1", "m2", "m3"] {
+        let disk = Disk::open(&dir.path().join(id), EngineKind::Redb, FlushMode::Thread).unwrap();
+        let options = Options {
+            machine: machine(id),
+            version: "test".into(),
+            listen: "127.0.0.1:0".into(),
+            advertise: None,
+            bootstrap_expect: 0,
+            join: join.clone(),
+            cluster_name: "test".into(),
+            timing: Timing::default(),
+            seed: None,
+        };
+        let started = RaftStore::start(options, disk, Arc::new(Tcp), stopping.clone()).await;
+        let (store, driver) = started.unwrap();
+        drivers.spawn(driver);
+        if join.is_empty() {
+            store.init(None).await.unwrap();
+            join = vec![store.address().to_string()];
+        }
+        members.push(Member { machine: machine(id), store: Arc::new(store) });
+    }
+    // All of them vote before the lead is handed from one to another.
+    for member in &members {
+        let all_vote = |role: &store::Role| {
+            !matches!(role, store::Role::Unformed { .. })
+                && member.store.voting().is_some_and(|voting| voting.voters == 3)
+        };
+        member.until_role("three voters", all_vote).await;
+    }
+    run(members).await;
+    stop.send_replace(true);
+    drivers.join_all().await;
+}
