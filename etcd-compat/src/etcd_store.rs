@@ -11,9 +11,14 @@ use store::{Committed, ProposeError, ReadError, Role, Store};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::options::Options;
+use crate::detect::detect;
+use crate::options::{Api, Options};
 use crate::shared::Shared;
+use crate::v2::V2;
 use crate::v3::V3;
+
+/// Between two rounds through all endpoints, while none answers.
+const ROUND_PAUSE: Duration = Duration::from_millis(500);
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -26,6 +31,7 @@ struct Inner {
 
 /// The interface in use.
 enum Spoken {
+    V2(Arc<V2>),
     V3(Arc<V3>),
 }
 
@@ -55,9 +61,39 @@ impl EtcdStore {
 
 impl Inner {
     async fn live(&self) {
-        let v3 = Arc::new(V3::new(self.shared.clone()));
-        let _ = self.spoken.set(Spoken::V3(v3.clone()));
-        v3.run().await;
+        let found = loop {
+            match detect(&self.shared.options).await {
+                Ok(found) => break found,
+                Err(reason) => {
+                    let hint = format!("no etcd answers: {reason}");
+                    self.shared.set_trouble(Some(reason));
+                    self.shared.set_role(Role::Unformed { hint });
+                }
+            }
+            tokio::time::sleep(ROUND_PAUSE).await;
+        };
+        let endpoint = &self.shared.options.endpoints[found.endpoint];
+        let how = if self.shared.options.api.is_some() { "as configured" } else { "as found" };
+        self.shared.set_trouble(None);
+        match found.api {
+            Api::V3 => {
+                tracing::info!(endpoint, "etcd {} on its v3 interface, {how}", found.version);
+                let v3 = Arc::new(V3::new(self.shared.clone()));
+                let _ = self.spoken.set(Spoken::V3(v3.clone()));
+                v3.run().await;
+            }
+            Api::V2 => {
+                tracing::info!(endpoint, "etcd {} on its v2 interface, {how}", found.version);
+                match V2::new(self.shared.clone(), found.endpoint) {
+                    Ok(v2) => {
+                        let v2 = Arc::new(v2);
+                        let _ = self.spoken.set(Spoken::V2(v2.clone()));
+                        v2.run().await;
+                    }
+                    Err(hint) => self.shared.set_role(Role::Unformed { hint }),
+                }
+            }
+        }
     }
 }
 
@@ -65,6 +101,7 @@ impl Inner {
 impl Store for EtcdStore {
     async fn propose(&self, commands: Vec<Command>, deadline: Instant) -> Result<Committed, ProposeError> {
         match self.0.spoken.get() {
+            Some(Spoken::V2(v2)) => v2.propose(commands, deadline).await,
             Some(Spoken::V3(v3)) => v3.propose(commands, deadline).await,
             None => Err(ProposeError::Unavailable { reason: self.not_yet() }),
         }
@@ -76,6 +113,7 @@ impl Store for EtcdStore {
 
     async fn read(&self, deadline: Instant) -> Result<Arc<ClusterState>, ReadError> {
         match self.0.spoken.get() {
+            Some(Spoken::V2(v2)) => v2.read(deadline).await,
             Some(Spoken::V3(v3)) => v3.read(deadline).await,
             None => Err(ReadError::Unavailable { reason: self.not_yet() }),
         }
@@ -88,6 +126,7 @@ impl Store for EtcdStore {
     /// The lease is renewed by the store itself; this tells how that goes.
     async fn here(&self, _deadline: Instant) -> Result<(), ReadError> {
         match self.0.spoken.get() {
+            Some(Spoken::V2(v2)) => v2.here(),
             Some(Spoken::V3(v3)) => v3.here(),
             None => Err(ReadError::Unavailable { reason: self.not_yet() }),
         }
@@ -100,6 +139,7 @@ impl Store for EtcdStore {
 
     async fn give_up_lead(&self, limit: Duration) {
         match self.0.spoken.get() {
+            Some(Spoken::V2(v2)) => v2.give_up_lead(limit).await,
             Some(Spoken::V3(v3)) => v3.give_up_lead(limit).await,
             None => {}
         }

@@ -2,12 +2,15 @@
 //! is there. Nothing of etcd's libraries leaves this crate; the daemon sees `store::Store`.
 
 mod belonging;
+mod detect;
 mod etcd_store;
+mod http;
 mod options;
 mod presence;
 mod reads;
 mod record;
 mod shared;
+mod v2;
 mod v3;
 
 pub use etcd_store::EtcdStore;

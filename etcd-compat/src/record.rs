@@ -145,7 +145,6 @@ fn read<T: DeserializeOwned>(key: &Key, bytes: &[u8]) -> Result<T, RecordError> 
     Ok(serde_json::from_slice::<Value<T>>(bytes).map_err(unreadable)?.record)
 }
 
-#[cfg(test)]
 /// Every record of a state, as the change that makes it.
 pub fn records(state: &cluster::ClusterState) -> impl Iterator<Item = Change> {
     let cluster = state.cluster.iter().map(|cluster| Change::Cluster((**cluster).clone()));

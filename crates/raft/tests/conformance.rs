@@ -2,6 +2,7 @@
 //! files.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use raft::{Disk, EngineKind, FlushMode, Options, RaftStore, Tcp, Timing};
 use store::conformance::{Member, PATIENCE, machine, run};
@@ -38,6 +39,18 @@ async fn three_machines() {
         members.push(Member { machine: machine(id), store: Arc::new(store) });
     }
     // All of them vote before the lead is handed from one to another.
+    // As the daemons do: who is not heard does not vote.
+    let heard = members.clone();
+    let mut presence = JoinSet::new();
+    presence.spawn(async move {
+        let mut tick = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            tick.tick().await;
+            for member in &heard {
+                let _ = member.store.here(Instant::now() + Duration::from_secs(1)).await;
+            }
+        }
+    });
     let three = || members.iter().all(|m| m.store.voting().is_some_and(|voting| voting.voters == 3));
     let begin = Instant::now();
     while !three() {
@@ -45,6 +58,7 @@ async fn three_machines() {
         tokio::task::yield_now().await;
     }
     run(members).await;
+    presence.shutdown().await;
     stop.send_replace(true);
     drivers.join_all().await;
 }

@@ -1,6 +1,7 @@
 //! The store on real etcd processes: what every store promises, and what becomes of it when etcd fails.
 
 mod process;
+mod v2;
 mod v3;
 mod wire;
 
