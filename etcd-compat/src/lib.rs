@@ -4,6 +4,7 @@
 mod belonging;
 mod detect;
 mod etcd_store;
+mod fleet;
 mod http;
 mod options;
 mod presence;
@@ -14,4 +15,5 @@ mod v2;
 mod v3;
 
 pub use etcd_store::EtcdStore;
+pub use fleet::{FLEET_PREFIX, FleetCluster, FleetUnit, read_fleet};
 pub use options::{Api, Options, PREFIX, Tls, User};

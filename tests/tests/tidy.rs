@@ -48,7 +48,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("raft", &["store", "cluster"]),
     ("etcd-compat", &["store", "cluster"]),
     ("api", &["cluster"]),
-    ("corectl", &["api", "cluster"]),
+    ("corectl", &["api", "cluster", "etcd-compat"]),
     ("coreinitd", &["raft", "etcd-compat", "api", "store", "cluster"]),
 ];
 

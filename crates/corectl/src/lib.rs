@@ -12,6 +12,7 @@ mod drain;
 mod explain;
 pub mod fleet;
 mod forward;
+mod import;
 mod journal;
 mod list_machines;
 mod list_unit_files;
@@ -107,6 +108,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::ListUnitFiles(list) => list_unit_files::run(client, &list, output).await,
         Command::ListMachines(list) => list_machines::run(client, &list, output).await,
         Command::Cluster(command) => cluster_command::run(client, &command, output).await,
+        Command::Import(command) => import::run(client, &command).await,
         Command::Completion { .. }
         | Command::Man { .. }
         | Command::FdForward { .. }

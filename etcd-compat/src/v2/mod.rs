@@ -2,7 +2,7 @@
 //! the proposals themselves are what is kept: a log of keys that etcd puts in order, applied by the same rule on
 //! every machine, with a snapshot to keep it short. `docs/decisions/` says what that promises.
 
-mod keys;
+pub(crate) mod keys;
 mod lease;
 mod link;
 mod mirror;

@@ -1,5 +1,6 @@
 //! The store on real etcd processes: what every store promises, and what becomes of it when etcd fails.
 
+mod fleet;
 mod process;
 mod v2;
 mod v3;
