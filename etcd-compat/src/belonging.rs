@@ -1,5 +1,5 @@
-//! Which cluster this machine belongs to, in a file: an etcd that has lost its data, or another etcd under the
-//! same address, must not look like a cluster in which no unit is wanted.
+//! Which cluster this machine belongs to, in a file: an etcd that has lost its data, or another etcd under
+//! the same address, must not look like a cluster in which no unit is wanted.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! The store that the daemon sees: there from the first moment, on whichever interface etcd turns out to have.
+//! The store that the daemon sees: there from the first moment, on whichever interface etcd turns out to
+//! have.
 
 use std::collections::BTreeMap;
 use std::io;

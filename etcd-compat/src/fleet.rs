@@ -1,7 +1,7 @@
 //! What a fleet cluster keeps in its etcd: read, never changed.
 //!
-//! `job/UNIT/object` names the unit and the hash of its file, `unit/HASH` holds the file, `job/UNIT/target-state`
-//! what is wanted of it.
+//! `job/UNIT/object` names the unit and the hash of its file, `unit/HASH` holds the file,
+//! `job/UNIT/target-state` what is wanted of it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

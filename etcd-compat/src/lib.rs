@@ -6,6 +6,7 @@ mod detect;
 mod etcd_store;
 mod fleet;
 mod http;
+pub mod offline;
 mod options;
 mod presence;
 mod reads;

@@ -49,7 +49,12 @@ impl Presence {
         heard.since = Instant::now();
     }
 
-    /// Called while this machine does not lead, and when it lost etcd: what was not heard then proves nothing.
+    pub fn present(&self) -> Vec<MachineId> {
+        self.lock().present.iter().cloned().collect()
+    }
+
+    /// Called while this machine does not lead, and when it lost etcd: what was not heard then proves
+    /// nothing.
     pub fn deaf(&self) {
         let mut heard = self.lock();
         heard.since = Instant::now();

@@ -397,6 +397,33 @@ pub enum ClusterCommand {
     },
     /// Tell who leads, and what this machine is in the cluster
     Status,
+    /// Move the cluster's state from the daemons into an etcd, or back, while no daemon runs
+    Migrate(Migrate),
+}
+
+#[derive(Debug, Args)]
+pub struct Migrate {
+    /// Where the state is; it is left there untouched
+    #[arg(long, value_enum)]
+    pub from: BackendName,
+    /// Where it goes; nothing may be there yet
+    #[arg(long, value_enum)]
+    pub to: BackendName,
+    /// The daemon's configuration, with the data folder and the etcd
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The members of the etcd, if the configuration does not name them
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub etcd: Vec<String>,
+    /// The daemon's program
+    #[arg(long, value_name = "FILE", default_value = "coreinitd", hide_short_help = true)]
+    pub daemon: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BackendName {
+    Raft,
+    Etcd,
 }
 
 /// `90s`, `500ms`, `1.5h`; a bare number is seconds.

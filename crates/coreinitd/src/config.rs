@@ -14,8 +14,8 @@ use clap::Parser;
 use cluster::MachineId;
 use serde::Deserialize;
 
-pub use etcd::Etcd;
-use etcd::{Backend, EtcdApi};
+use etcd::EtcdApi;
+pub use etcd::{Backend, Etcd};
 use fleet_conf::FleetConf;
 
 /// The port for everything that daemons say to each other.
@@ -69,6 +69,9 @@ pub struct Flags {
     /// The members of the etcd to keep it in
     #[arg(long, env = "COREINIT_ETCD_ENDPOINTS", value_name = "URL", value_delimiter = ',')]
     pub etcd_endpoints: Option<Vec<String>>,
+    /// Only move the state from the other backend to this one, and end
+    #[arg(long, value_name = "BACKEND", hide = true)]
+    pub migrate_to: Option<Backend>,
     /// Only look at the store in this folder, and end
     #[arg(long, value_name = "DIR", hide = true)]
     pub check_store: Option<PathBuf>,
@@ -302,7 +305,7 @@ fn lost_after(text: &str) -> anyhow::Result<Duration> {
 }
 
 /// Of `HOST:PORT`.
-fn is_loopback(address: &str) -> bool {
+pub(crate) fn is_loopback(address: &str) -> bool {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

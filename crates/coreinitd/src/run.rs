@@ -70,7 +70,8 @@ async fn on_raft(
     let (store, driver) = RaftStore::start(options(config, version), disk, Arc::new(Tcp), stopping.clone())
         .await
         .with_context(|| format!("cannot listen for other machines on {}", config.listen))?;
-    tracing::info!(dir = %config.data_dir.display(), "backend = \"raft\": the daemons keep the state themselves");
+    let dir = config.data_dir.display();
+    tracing::info!(%dir, "backend = \"raft\": the daemons keep the state themselves");
     Ok(Backend {
         init: init_hook(store.clone()),
         ask: ask_hook(store.clone(), config.machine.clone(), stopping.clone()),
@@ -227,7 +228,7 @@ fn options(config: &Config, version: &str) -> Options {
     }
 }
 
-fn kind(engine: Engine) -> EngineKind {
+pub(crate) fn kind(engine: Engine) -> EngineKind {
     match engine {
         Engine::Sled => EngineKind::Sled,
         Engine::Redb => EngineKind::Redb,

@@ -24,10 +24,11 @@ pub use size::{PROPOSAL_BYTES_MAX, proposal_bytes};
 /// them to the leader.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Commits the commands in order, and waits until this machine's own state holds them. They are made in one
-    /// go where the store can do that with so many of them at once (Raft always can; etcd has its limits):
-    /// else in several, and others may see the first before the last. After [`ProposeError::Unknown`] they may still be committed later; every command can be
-    /// proposed again without harm.
+    /// Commits the commands in order, and waits until this machine's own state holds them. They are made in
+    /// one go where the store can do that with so many of them at once (Raft always can; etcd has its
+    /// limits): else in several, and others may see the first before the last. After
+    /// [`ProposeError::Unknown`] they may still be committed later; every command can be proposed again
+    /// without harm.
     async fn propose(&self, commands: Vec<Command>, deadline: Instant) -> Result<Committed, ProposeError>;
 
     /// The newest state this machine knows; it may be behind. Every change of it is seen by the receivers,

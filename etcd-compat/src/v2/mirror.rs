@@ -1,5 +1,5 @@
-//! This machine's copy: the snapshot, then every entry of the log in its order, each applied by the same rule on
-//! every machine. A long poll brings what is new.
+//! This machine's copy: the snapshot, then every entry of the log in its order, each applied by the same rule
+//! on every machine. A long poll brings what is new.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -114,6 +114,16 @@ impl Mirror {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Waiting>> {
         self.waiting.lock().expect("no holder of this lock panics")
+    }
+
+    /// Everything there is now, and whose keys say that they are there.
+    pub async fn read_once(&self) -> Result<(ClusterState, Vec<MachineId>), String> {
+        let view = self.load(None).await.map_err(|lost| match lost {
+            Lost::Cleared => "it changed meanwhile".to_string(),
+            Lost::Doubt(reason) => reason,
+            Lost::Failed(_, error) => error.to_string(),
+        })?;
+        Ok(((*view.state).clone(), self.shared.presence.present()))
     }
 
     /// Keeps the copy for as long as it is polled.

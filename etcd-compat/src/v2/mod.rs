@@ -1,11 +1,12 @@
-//! The store on etcd's v2 interface, all that an etcd of CoreOS's days has. It can change one key at a time, so
-//! the proposals themselves are what is kept: a log of keys that etcd puts in order, applied by the same rule on
-//! every machine, with a snapshot to keep it short. `docs/decisions/` says what that promises.
+//! The store on etcd's v2 interface, all that an etcd of CoreOS's days has. It can change one key at a time,
+//! so the proposals themselves are what is kept: a log of keys that etcd puts in order, applied by the same
+//! rule on every machine, with a snapshot to keep it short. `docs/decisions/` says what that promises.
 
 pub(crate) mod keys;
 mod lease;
 mod link;
 mod mirror;
+pub mod offline;
 mod snapshot;
 
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The state at one entry of the log, in pieces under a hidden key (a listing of its folder leaves it out), and
-//! one key that points to them. The pointer is moved by compare-and-swap and only forwards.
+//! The state at one entry of the log, in pieces under a hidden key (a listing of its folder leaves it out),
+//! and one key that points to them. The pointer is moved by compare-and-swap and only forwards.
 
 use std::time::Duration;
 

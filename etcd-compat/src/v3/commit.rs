@@ -1,5 +1,5 @@
-//! Proposals: commands become the changes that they make to the copy, and those are written in one transaction
-//! that holds only if no record that decided about them has changed since.
+//! Proposals: commands become the changes that they make to the copy, and those are written in one
+//! transaction that holds only if no record that decided about them has changed since.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! This machine's lease: while it is renewed, the machine is there, and may lead. Renewing costs etcd no write,
-//! so a slow disk under etcd makes nobody look dead.
+//! This machine's lease: while it is renewed, the machine is there, and may lead. Renewing costs etcd no
+//! write, so a slow disk under etcd makes nobody look dead.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,7 +86,8 @@ impl V3 {
         let sent = Instant::now();
         let known = *self.held.borrow();
         let renewed = match known {
-            // A stream for each renewal: the first answer is awaited, and a lost one is never mistaken for it.
+            // A stream for each renewal: the first answer is awaited, and a lost one is never mistaken for
+            // it.
             Some(held) => match timeout(ANSWER_TIMEOUT, client.lease_keep_alive(held.id)).await {
                 Ok(Ok(_)) => Ok(held.id),
                 Ok(Err(Error::LeaseKeepAliveError(_))) => {

@@ -1,5 +1,5 @@
-//! This machine's copy of what etcd holds: read whole once, then kept by a watch that begins where the reading
-//! ended. Everybody else reads here.
+//! This machine's copy of what etcd holds: read whole once, then kept by a watch that begins where the
+//! reading ended. Everybody else reads here.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -56,6 +56,15 @@ enum Lost {
     Failed(String),
 }
 
+impl Lost {
+    fn words(self) -> String {
+        match self {
+            Lost::Compacted => "it was compacted meanwhile".into(),
+            Lost::Doubt(reason) | Lost::Failed(reason) => reason,
+        }
+    }
+}
+
 pub struct Mirror {
     shared: Arc<Shared>,
     link: Arc<Link>,
@@ -85,6 +94,13 @@ impl Mirror {
     pub fn view(&self) -> Option<Arc<View>> {
         let refused = self.shared.refusal.borrow().is_some();
         self.view.borrow().clone().filter(|_| !refused)
+    }
+
+    /// Everything there is now, and whose keys say that they are there.
+    pub async fn read_once(&self, connection: &Connection) -> Result<(ClusterState, Vec<MachineId>), String> {
+        let mut draft = self.load(connection).await.map_err(Lost::words)?;
+        draft.state.revision = Revision(draft.view.base + draft.view.revision as u64);
+        Ok((draft.state, self.shared.presence.present()))
     }
 
     /// Keeps the copy for as long as it is polled.

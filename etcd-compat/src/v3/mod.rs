@@ -6,6 +6,7 @@ mod keys;
 mod lease;
 mod link;
 mod mirror;
+pub mod offline;
 mod trouble;
 
 use std::sync::Arc;

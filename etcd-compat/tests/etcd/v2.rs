@@ -149,3 +149,22 @@ async fn the_interface_is_found_out() {
     assert!(etcd.ctl(&["get", "/coreinit/format"]).await.contains("version"), "it is v3");
     machines.end().await;
 }
+
+/// A state that came from another store, with generations far beyond this etcd's index.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_was_written_whole_goes_on() {
+    let etcd = Etcd::start(1, &[]).await;
+    let mut state = cluster::ClusterState::default();
+    let init = Command::InitCluster { id: "c1".into(), name: "moved".into() };
+    state.apply_all(cluster::Revision(50_000), &[init, write("moved")]);
+    let there = options("m1", etcd.dir(), etcd.endpoints(), V2);
+    etcd_compat::offline::write(&there, &state).await.unwrap();
+    assert_eq!(etcd_compat::offline::read(&there).await.unwrap().state.units, state.units);
+    let machines = Machines::start(&etcd, &["m1"], V2);
+    let member = machines.members[0].clone();
+    member.until_role("the lead", leads).await;
+    assert_eq!(member.read().await.units, state.units);
+    let committed = member.propose(vec![write("new")]).await;
+    assert!(state.revision < committed.revision);
+    machines.end().await;
+}

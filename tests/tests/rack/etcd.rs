@@ -1,5 +1,5 @@
-//! The same daemons on an etcd of three members, one on each host: whatever happens to etcd, no unit ends, and
-//! when it is back everything goes on by itself.
+//! The same daemons on an etcd of three members, one on each host: whatever happens to etcd, no unit ends,
+//! and when it is back everything goes on by itself.
 
 use std::time::{Duration, Instant};
 
@@ -23,8 +23,9 @@ fn move_to_etcd(cluster: &Cluster) {
         let address = rack.address(host);
         let unit = format!(
             "[Service]\nType=notify\nRestart=always\nRestartSec=500ms\nExecStart=/usr/bin/etcd --name={host} \
-             --data-dir=/var/lib/etcd-rack --enable-v2 --listen-client-urls=http://{address}:2379,http://\
-             127.0.0.1:2379 --advertise-client-urls=http://{host}:2379 --listen-peer-urls=http://{address}:2380 \
+             --data-dir=/var/lib/etcd-rack --enable-v2 --advertise-client-urls=http://{host}:2379 \
+             --listen-client-urls=http://{address}:2379,http://127.0.0.1:2379 \
+             --listen-peer-urls=http://{address}:2380 \
              --initial-advertise-peer-urls=http://{host}:2380 --initial-cluster={}\n",
             peers.join(",")
         );
