@@ -1,5 +1,20 @@
-//! The store on an etcd that stands already, as on CoreOS (`:4001`): the crate's place in the workspace. A
-//! later version implements [`store::Store`] here, on etcd's v3 interface and on its v2 one; nothing else of
-//! the daemon will change.
+//! The store on an etcd that stands already, as on CoreOS: on etcd's v3 interface or on its v2 one, whichever
+//! is there. Nothing of etcd's libraries leaves this crate; the daemon sees `store::Store`.
 
-pub use store::Store;
+mod belonging;
+mod detect;
+mod etcd_store;
+mod fleet;
+mod http;
+pub mod offline;
+mod options;
+mod presence;
+mod reads;
+mod record;
+mod shared;
+mod v2;
+mod v3;
+
+pub use etcd_store::EtcdStore;
+pub use fleet::{FLEET_PREFIX, FleetCluster, FleetUnit, read_fleet};
+pub use options::{Api, Options, PREFIX, Tls, User};

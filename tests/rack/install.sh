@@ -12,6 +12,11 @@ need nsenter util-linux
 need pgrep procps
 need mkfs.ext4 e2fsprogs
 need python3 python3
+# The store on etcd: its client's build reads google/protobuf/*.proto, and its tests run real members.
+need protoc protobuf-compiler
+need etcd etcd-server
+need etcdctl etcd-client
+[ -e /usr/include/google/protobuf/empty.proto ] || missing+=(libprotobuf-dev)
 [ -e /lib/systemd/systemd ] || missing+=(systemd)
 [ -e /usr/share/doc/libc6-dev ] || missing+=(libc6-dev)
 compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || missing+=(libfaketime)

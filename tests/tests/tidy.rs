@@ -49,7 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("identity", &["raft", "cluster"]),
     ("etcd-compat", &["store", "cluster"]),
     ("api", &["cluster"]),
-    ("corectl", &["api", "cluster"]),
+    ("corectl", &["api", "cluster", "etcd-compat"]),
     ("coreinitd", &["raft", "identity", "etcd-compat", "api", "store", "cluster"]),
 ];
 

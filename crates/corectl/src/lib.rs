@@ -12,6 +12,7 @@ mod drain;
 mod explain;
 pub mod fleet;
 mod forward;
+mod import;
 mod journal;
 mod list_machines;
 mod list_unit_files;
@@ -20,6 +21,7 @@ mod lookup;
 mod machine_command;
 mod machines;
 mod man;
+mod migrate;
 mod moving;
 mod names;
 pub mod output;
@@ -38,7 +40,7 @@ mod wish;
 pub use cli::Cli;
 
 use amend::Amendment;
-use cli::Command;
+use cli::{ClusterCommand, Command};
 
 /// How a command ended. Usage errors are clap's: 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
     match &cli.command {
         Command::Completion { shell } => return completion::script(*shell),
         Command::Man { folder } => return man::run(folder),
+        Command::Cluster(ClusterCommand::Migrate(migrate)) => return migrate::run(migrate),
         Command::FdForward { socket } => return forward::run(socket).await,
         Command::Verify { .. } => {
             output::problem("units are not signed any more; there is nothing to verify");
@@ -107,6 +110,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::ListUnitFiles(list) => list_unit_files::run(client, &list, output).await,
         Command::ListMachines(list) => list_machines::run(client, &list, output).await,
         Command::Cluster(command) => cluster_command::run(client, &command, output).await,
+        Command::Import(command) => import::run(client, &command).await,
         Command::Completion { .. }
         | Command::Man { .. }
         | Command::FdForward { .. }

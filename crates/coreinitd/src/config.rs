@@ -1,6 +1,7 @@
 //! What the daemon was told: a TOML file, `COREINIT_*` variables over it, flags over both; and a `fleet.conf`
 //! under all of them, when there is one.
 
+mod etcd;
 mod fleet_conf;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,8 @@ use clap::Parser;
 use cluster::MachineId;
 use serde::Deserialize;
 
+use etcd::EtcdApi;
+pub use etcd::{Backend, Etcd};
 use fleet_conf::FleetConf;
 
 /// The port for everything that daemons say to each other.
@@ -64,6 +67,15 @@ pub struct Flags {
     /// The engine under the store: sled or redb
     #[arg(long, env = "COREINIT_ENGINE", value_name = "ENGINE")]
     pub engine: Option<Engine>,
+    /// Where the cluster's state is kept: raft or etcd
+    #[arg(long, env = "COREINIT_BACKEND", value_name = "BACKEND")]
+    pub backend: Option<Backend>,
+    /// The members of the etcd to keep it in
+    #[arg(long, env = "COREINIT_ETCD_ENDPOINTS", value_name = "URL", value_delimiter = ',')]
+    pub etcd_endpoints: Option<Vec<String>>,
+    /// Only move the state from the other backend to this one, and end
+    #[arg(long, value_name = "BACKEND", hide = true)]
+    pub migrate_to: Option<Backend>,
     /// Only look at the store in this folder, and end
     #[arg(long, value_name = "DIR", hide = true)]
     pub check_store: Option<PathBuf>,
@@ -97,6 +109,15 @@ struct File {
     stop_units_on_exit: bool,
     bus: Option<String>,
     engine: Option<Engine>,
+    backend: Option<Backend>,
+    etcd_endpoints: Option<Vec<String>>,
+    etcd_api: Option<EtcdApi>,
+    etcd_prefix: Option<String>,
+    etcd_user: Option<String>,
+    etcd_password_file: Option<PathBuf>,
+    etcd_ca_file: Option<PathBuf>,
+    etcd_cert_file: Option<PathBuf>,
+    etcd_key_file: Option<PathBuf>,
     log: Option<String>,
 }
 
@@ -142,6 +163,8 @@ pub struct Config {
     /// D-Bus address of systemd's bus; `None`: the system bus.
     pub bus: Option<String>,
     pub engine: Engine,
+    /// The etcd that keeps the state; `None`: the daemons do.
+    pub etcd: Option<Etcd>,
     pub log: String,
     /// What machines of one cluster know each other by.
     pub cluster_secret_file: Option<PathBuf>,
@@ -181,6 +204,8 @@ impl Config {
     }
 
     fn merge(flags: &Flags, file: File, fleet: FleetConf) -> anyhow::Result<Config> {
+        let etcd = etcd::read(flags, &file)?;
+        let mut notes = fleet.notes;
         let join: Vec<String> = flags.join.clone().or(file.join).unwrap_or_default();
         let join: Vec<String> = join.iter().map(|address| raft::with_port(address.trim(), PORT)).collect();
         let bootstrap_expect = flags.bootstrap_expect.or(file.bootstrap_expect).unwrap_or(0);
@@ -195,7 +220,8 @@ impl Config {
         );
         let listen = flags.listen.clone().or(file.listen);
         let listen = raft::with_port(&listen.unwrap_or_else(|| "127.0.0.1".into()), PORT);
-        let open = !is_loopback(&listen);
+        // With etcd there is no such port.
+        let open = etcd.is_none() && !is_loopback(&listen);
         let cluster_secret_file = flags.cluster_secret_file.clone().or(file.cluster_secret_file);
         let exposed = open && cluster_secret_file.is_none();
         let insecure_transport = flags.insecure_transport.or(file.insecure_transport).unwrap_or(false);
@@ -220,6 +246,9 @@ impl Config {
         };
         let advertise = flags.advertise.clone().or(file.advertise);
         let advertise = match advertise.map(|address| raft::with_port(&address, PORT)) {
+            None if etcd.is_some() => own_address(&format!("0.0.0.0:{PORT}"), &[])
+                .inspect_err(|error| notes.push(format!("people are shown a loopback address: {error}")))
+                .ok(),
             None if open => Some(own_address(&listen, &join)?),
             told => told,
         };
@@ -247,6 +276,7 @@ impl Config {
             stop_units_on_exit: file.stop_units_on_exit,
             bus: file.bus,
             engine: flags.engine.or(file.engine).unwrap_or_default(),
+            etcd,
             log: flags.log.clone().or(file.log).unwrap_or_else(|| {
                 let log = if fleet.is_verbose { LOG_VERBOSE } else { LOG };
                 log.into()
@@ -255,7 +285,7 @@ impl Config {
             exposed,
             insecure_transport,
             public_ip: file.public_ip.or(fleet.public_ip),
-            notes: fleet.notes,
+            notes,
         })
     }
 
@@ -286,7 +316,7 @@ fn lost_after(text: &str) -> anyhow::Result<Duration> {
 }
 
 /// Of `HOST:PORT`.
-fn is_loopback(address: &str) -> bool {
+pub(crate) fn is_loopback(address: &str) -> bool {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

@@ -8,6 +8,7 @@ pub mod config;
 pub mod http;
 pub mod leader;
 pub mod leave;
+pub mod migrate;
 pub mod presence;
 pub mod run;
 pub mod systemd;

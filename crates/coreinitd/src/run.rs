@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use cluster::{Liveness, MachineId, MachineInfo};
+use etcd_compat::EtcdStore;
+use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use identity::{Authority, Keyring, Secret, Tls};
 use raft::{Disk, DiskError, EngineKind, FlushMode, Options, RaftStore, Tcp, Timing, Transport};
@@ -16,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::config::{Config, Engine};
+use crate::config::{Config, Engine, Etcd};
 use crate::systemd::{DBus, UnitManager};
 use crate::{agent, asking, capacity, http, leader, leave, presence};
 
@@ -39,15 +41,62 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracing::warn!("{note}");
     }
     let (stop, stopping) = watch::channel(false);
-    let disk = open_disk(&config)?;
-    let mut failed = disk.failed();
-    let transport = transport(&config, &stopping)?;
-    let (store, driver) = RaftStore::start(options(&config, &version), disk, transport, stopping.clone())
-        .await
-        .with_context(|| format!("cannot listen for other machines on {}", config.listen))?;
+    let backend = match &config.etcd {
+        None => on_raft(&config, &version, &stopping).await?,
+        Some(etcd) => on_etcd(&config, etcd, &stopping)?,
+    };
     let units = DBus::connect(config.bus.clone(), config.units_dir()).await;
     let units = Arc::new(units.context("cannot reach systemd over D-Bus; is dbus running?")?);
-    serve(config, version, store, units, driver, stop, &mut failed).await
+    serve(config, version, backend, units, stop).await
+}
+
+/// Where the cluster's state is kept, and what only that can do.
+struct Backend {
+    store: Arc<dyn Store>,
+    init: http::InitCluster,
+    ask: http::AskMachine,
+    /// Does the store's work.
+    driver: BoxFuture<'static, ()>,
+    /// Says why the store must not be used further.
+    failed: watch::Receiver<Option<String>>,
+}
+
+async fn on_raft(
+    config: &Config,
+    version: &str,
+    stopping: &watch::Receiver<bool>,
+) -> anyhow::Result<Backend> {
+    let disk = open_disk(config)?;
+    let failed = disk.failed();
+    let transport = transport(config, stopping)?;
+    let (store, driver) = RaftStore::start(options(config, version), disk, transport, stopping.clone())
+        .await
+        .with_context(|| format!("cannot listen for other machines on {}", config.listen))?;
+    let dir = config.data_dir.display();
+    tracing::info!(%dir, "backend = \"raft\": the daemons keep the state themselves");
+    Ok(Backend {
+        init: init_hook(store.clone()),
+        ask: ask_hook(store.clone(), config.machine.clone(), stopping.clone()),
+        store: Arc::new(store),
+        driver: driver.boxed(),
+        failed,
+    })
+}
+
+fn on_etcd(config: &Config, etcd: &Etcd, stopping: &watch::Receiver<bool>) -> anyhow::Result<Backend> {
+    let dir = config.data_dir.display();
+    let (store, driver) = EtcdStore::start(etcd.options(config), stopping.clone())
+        .with_context(|| format!("cannot use the folder {dir}"))?;
+    let endpoints = etcd.endpoints.join(", ");
+    tracing::info!(endpoints, prefix = etcd.prefix, "backend = \"etcd\": the state is kept there");
+    let (_, failed) = watch::channel(None);
+    Ok(Backend {
+        init: etcd_init_hook(),
+        ask: etcd_ask_hook(config.machine.clone(), stopping.clone()),
+        store: Arc::new(store),
+        driver: driver.boxed(),
+        failed,
+    })
 }
 
 /// How machines reach each other: with the cluster's secret, over TLS.
@@ -70,22 +119,20 @@ fn transport(config: &Config, stopping: &watch::Receiver<bool>) -> anyhow::Resul
 async fn serve(
     config: Config,
     version: String,
-    store: RaftStore,
+    backend: Backend,
     units: Arc<dyn UnitManager>,
-    driver: impl Future<Output = ()> + Send + 'static,
     stop: watch::Sender<bool>,
-    failed: &mut watch::Receiver<Option<String>>,
 ) -> anyhow::Result<()> {
     let stopping = stop.subscribe();
-    let dynamic: Arc<dyn Store> = Arc::new(store.clone());
+    let Backend { store: dynamic, init, ask, driver, mut failed } = backend;
     let mut rooms = JoinSet::new();
     let driver = tokio::spawn(driver);
     let parts = http::HttpParts {
         store: dynamic.clone(),
         machine: config.machine.clone(),
         version: version.clone(),
-        init: init_hook(store.clone()),
-        ask: ask_hook(store.clone(), config.machine.clone(), stopping.clone()),
+        init,
+        ask,
     };
     let served = http::run(parts, doors(&config).await?, stopping.clone());
     rooms.spawn(async move {
@@ -142,7 +189,7 @@ async fn serve(
     } else {
         tracing::info!("coreinitd stops; units go on");
     }
-    store.give_up_lead(HAND_OVER_TIMEOUT).await;
+    dynamic.give_up_lead(HAND_OVER_TIMEOUT).await;
     stop.send_replace(true);
     let all = async {
         while agent.join_next().await.is_some() {}
@@ -199,7 +246,7 @@ fn options(config: &Config, version: &str) -> Options {
     }
 }
 
-fn kind(engine: Engine) -> EngineKind {
+pub(crate) fn kind(engine: Engine) -> EngineKind {
     match engine {
         Engine::Sled => EngineKind::Sled,
         Engine::Redb => EngineKind::Redb,
@@ -283,6 +330,32 @@ fn ask_hook(store: RaftStore, own: MachineId, stopping: watch::Receiver<bool>) -
                     asked.map_err(|error| format!("{:#}", anyhow::Error::new(error)))?
                 }
             };
+            let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
+            Ok(words.take_until(stopped.boxed()).boxed())
+        })
+    })
+}
+
+/// A cluster in etcd forms itself: the first daemon that leads writes it down.
+fn etcd_init_hook() -> http::InitCluster {
+    Arc::new(|_| {
+        let reason = "with backend = \"etcd\" a cluster forms by itself, as soon as etcd answers";
+        Box::pin(async move { Err(http::InitError::Failed { reason: reason.into() }) })
+    })
+}
+
+/// In etcd mode the daemons have no port for each other: each answers for its own machine.
+fn etcd_ask_hook(own: MachineId, stopping: watch::Receiver<bool>) -> http::AskMachine {
+    Arc::new(move |machine, question| {
+        let (is_own, mut stopping) = (machine == own, stopping.clone());
+        Box::pin(async move {
+            if !is_own {
+                return Err(format!(
+                    "with backend = \"etcd\" a daemon tells only of its own machine; ask the one of machine \
+                     {machine}, such as by `corectl --tunnel` or `corectl ssh`"
+                ));
+            }
+            let words = asking::here(&question).await?;
             let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
             Ok(words.take_until(stopped.boxed()).boxed())
         })

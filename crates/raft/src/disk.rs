@@ -132,6 +132,11 @@ impl Disk {
         })
     }
 
+    /// Durable when it returns. Only for a store that no node runs on.
+    pub(crate) fn write_snapshot(&self, meta: &crate::types::SnapshotMeta, data: &[u8]) -> io::Result<()> {
+        self.failure.guard("writing a snapshot", || snapshot_file::write(&*self.files, meta, data))
+    }
+
     /// Random; tells one life of this store from the next.
     pub fn nonce(&self) -> io::Result<String> {
         Ok(self.witness.nonce())

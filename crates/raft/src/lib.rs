@@ -16,6 +16,7 @@ mod membership;
 mod message;
 mod network;
 mod node;
+pub mod offline;
 mod peers;
 pub mod probe;
 mod question;

@@ -3,7 +3,10 @@
 //!
 //! Called by every room of the daemon. Knows nothing of how the state is kept.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod memory;
+mod size;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,14 +18,17 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use memory::MemoryStore;
+pub use size::{PROPOSAL_BYTES_MAX, proposal_bytes};
 
 /// The cluster's state, and the one door for changing it. Any machine's store takes proposals and passes
 /// them to the leader.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Commits the commands, all in one go and in order, and waits until this machine's own state holds
-    /// them. After [`ProposeError::Unknown`] they may still be committed later; every command can be
-    /// proposed again without harm.
+    /// Commits the commands in order, and waits until this machine's own state holds them. They are made in
+    /// one go where the store can do that with so many of them at once (Raft always can; etcd has its
+    /// limits): else in several, and others may see the first before the last. After
+    /// [`ProposeError::Unknown`] they may still be committed later; every command can be proposed again
+    /// without harm.
     async fn propose(&self, commands: Vec<Command>, deadline: Instant) -> Result<Committed, ProposeError>;
 
     /// The newest state this machine knows; it may be behind. Every change of it is seen by the receivers,
@@ -51,6 +57,10 @@ pub trait Store: Send + Sync + 'static {
     /// On the leader: how long each machine has been silent, this one included (as zero). A machine that was
     /// never heard since this one took the lead is counted from that moment.
     fn silence(&self) -> BTreeMap<MachineId, Duration>;
+
+    /// Before a planned stop: hands the lead to another machine, if this one has it. It leads no more
+    /// afterwards.
+    async fn give_up_lead(&self, _limit: Duration) {}
 }
 
 /// What became of a proposal.
@@ -96,6 +106,9 @@ pub enum ProposeError {
     /// Nothing was written.
     #[error("the cluster has no leader: {hint}")]
     NoLeader { hint: String },
+    /// Nothing was written.
+    #[error("the cluster's state cannot be changed: {reason}")]
+    Unavailable { reason: String },
     #[error("no answer in time; the change may or may not be made")]
     Unknown,
     #[error("a proposal of {bytes} bytes is larger than the {max} allowed")]
@@ -110,6 +123,8 @@ pub enum ReadError {
     Unformed { hint: String },
     #[error("the cluster has no leader: {hint}")]
     NoLeader { hint: String },
+    #[error("the cluster's state cannot be read: {reason}")]
+    Unavailable { reason: String },
     #[error("no answer from the leader in time")]
     Timeout,
     #[error("the store has stopped: {reason}")]

@@ -10,7 +10,7 @@ use cluster::{ClusterState, Command, MachineId, Revision};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::{Committed, ProposeError, ReadError, Role, Store, Voting};
+use crate::{Committed, PROPOSAL_BYTES_MAX, ProposeError, ReadError, Role, Store, Voting, proposal_bytes};
 
 /// Applies every proposal at once, at the next revision.
 pub struct MemoryStore {
@@ -38,6 +38,10 @@ impl Store for MemoryStore {
             Role::Unformed { hint } => return Err(ProposeError::Unformed { hint: hint.clone() }),
             Role::Leaderless => return Err(ProposeError::NoLeader { hint: "none was elected".into() }),
             Role::Leader { .. } | Role::Follower { .. } => {}
+        }
+        let bytes = proposal_bytes(&commands);
+        if bytes > PROPOSAL_BYTES_MAX {
+            return Err(ProposeError::TooLarge { bytes, max: PROPOSAL_BYTES_MAX });
         }
         let mut committed = Committed { revision: Revision(0), outcomes: Vec::new() };
         self.state.send_modify(|state| {

@@ -8,6 +8,7 @@
 
 mod behind;
 mod damage;
+mod etcd;
 mod joining;
 mod kills;
 mod kinds;
@@ -57,6 +58,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("without_a_quorum_nothing_stops", quorum::without_a_quorum_nothing_stops),
     ("a_machine_without_power_loses_its_units", loss::a_machine_without_power_loses_its_units),
     ("nothing_acknowledged_is_lost", loss::nothing_acknowledged_is_lost),
+    ("the_state_may_be_kept_in_etcd", etcd::the_state_may_be_kept_in_etcd),
     ("killed_daemons_lose_nothing", kills::killed_daemons_lose_nothing),
     ("a_damaged_store_is_set_aside", damage::a_damaged_store_is_set_aside),
     ("a_global_unit_is_on_machines_that_come_later", joining::a_global_unit_is_on_machines_that_come_later),

@@ -72,6 +72,7 @@ impl Refusal {
             Refusal::Propose(error) => match error {
                 ProposeError::Unformed { .. }
                 | ProposeError::NoLeader { .. }
+                | ProposeError::Unavailable { .. }
                 | ProposeError::Stopped { .. } => StatusCode::SERVICE_UNAVAILABLE,
                 ProposeError::Unknown => StatusCode::GATEWAY_TIMEOUT,
                 ProposeError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -79,6 +80,7 @@ impl Refusal {
             Refusal::Read(error) => match error {
                 ReadError::Unformed { .. }
                 | ReadError::NoLeader { .. }
+                | ReadError::Unavailable { .. }
                 | ReadError::Timeout
                 | ReadError::Stopped { .. } => StatusCode::SERVICE_UNAVAILABLE,
             },

@@ -226,4 +226,8 @@ impl Store for RaftStore {
         let state = self.0.disk.state().borrow().clone();
         node.liveness.silence(state.machines.keys(), &self.0.options.machine)
     }
+
+    async fn give_up_lead(&self, limit: Duration) {
+        RaftStore::give_up_lead(self, limit).await;
+    }
 }

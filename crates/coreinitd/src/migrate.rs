@@ -1,0 +1,78 @@
+//! Moving a cluster's state from one backend to the other while no daemon runs: read there, written here,
+//! read again and compared record by record. The source is left as it is. `corectl cluster migrate` runs
+//! this.
+
+use anyhow::{Context, bail, ensure};
+use cluster::{ClusterState, differences};
+
+use crate::config::{Backend, Config, Etcd, is_loopback};
+use crate::run::kind;
+
+/// What is in the configuration: an etcd, a data folder, this machine.
+pub async fn migrate(config: &Config, etcd: &Etcd, to: Backend) -> anyhow::Result<String> {
+    let mut options = etcd.options(config);
+    // Nothing may be written down of a cluster that this machine does not belong to yet.
+    let aside = config.data_dir.with_extension("migrating");
+    options.dir = aside.clone();
+    let done = moved(config, &options, to).await;
+    if aside.exists() {
+        std::fs::remove_dir_all(&aside).with_context(|| format!("cannot remove {}", aside.display()))?;
+    }
+    done
+}
+
+async fn moved(config: &Config, options: &etcd_compat::Options, to: Backend) -> anyhow::Result<String> {
+    let dir = &config.data_dir;
+    let in_etcd = etcd_compat::offline::read(options).await.map_err(anyhow::Error::msg);
+    let in_etcd = in_etcd.context("cannot read etcd")?;
+    if let Some(machine) = in_etcd.alive.first() {
+        let count = in_etcd.alive.len();
+        bail!("{count} daemons still keep their state in etcd, {machine} among them; stop all of them first");
+    }
+    let place = format!("{} of etcd", options.prefix);
+    match to {
+        Backend::Raft => {
+            let state = in_etcd.state;
+            ensure!(state.cluster.is_some(), "there is no cluster under {place}");
+            // As the daemon itself would say it, once it listens for others.
+            let address = match (&config.advertise, is_loopback(&config.listen)) {
+                (Some(address), false) => address,
+                _ => &config.listen,
+            };
+            raft::offline::found(dir, kind(config.engine), &config.machine, address, &state).await?;
+            let written = raft::offline::read(dir, kind(config.engine)).await?;
+            same(&state, &written)?;
+            Ok(format!("{} from {place} to {}", told(&state), dir.display()))
+        }
+        Backend::Etcd => {
+            ensure!(in_etcd.state.cluster.is_none(), "there is a cluster under {place} already");
+            let state = raft::offline::read(dir, kind(config.engine)).await?;
+            ensure!(state.cluster.is_some(), "the store in {} is of no cluster", dir.display());
+            etcd_compat::offline::write(options, &state).await.map_err(anyhow::Error::msg)?;
+            let written = etcd_compat::offline::read(options).await.map_err(anyhow::Error::msg)?.state;
+            same(&state, &written)?;
+            Ok(format!("{} from {} to {place}", told(&state), dir.display()))
+        }
+    }
+}
+
+fn told(state: &ClusterState) -> String {
+    let records = state.assignments.len() + state.observed.len();
+    let (units, machines) = (state.units.len(), state.machines.len());
+    format!("moved {units} units, {machines} machines and {records} other records")
+}
+
+/// Record by record; the revision may only have grown.
+fn same(from: &ClusterState, to: &ClusterState) -> anyhow::Result<()> {
+    let units = differences(&from.units, &to.units).map(|(name, ..)| format!("unit {name}"));
+    let homes = differences(&from.assignments, &to.assignments).map(|(name, ..)| format!("home of {name}"));
+    let machines = differences(&from.machines, &to.machines).map(|(id, ..)| format!("machine {id}"));
+    let observed = differences(&from.observed, &to.observed);
+    let observed = observed.map(|((name, id), ..)| format!("what {id} says of {name}"));
+    if let Some(first) = units.chain(homes).chain(machines).chain(observed).next() {
+        bail!("what was written is not what was read: {first} differs. Do not use the copy");
+    }
+    ensure!(from.cluster == to.cluster, "what was written is of another cluster. Do not use the copy");
+    ensure!(from.revision <= to.revision, "the copy's revision is behind. Do not use it");
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! Commands by chance, always the same ones for a seed: good ones, stale ones, and such as mean nothing.
+
+use std::collections::BTreeMap;
+
+use cluster::{
+    Change, ClusterState, Command, DesiredState, Generation, MachineId, MachineInfo, Observed, UnitHash,
+    UnitName,
+};
+
+use super::{file, machine, unit};
+
+/// A generator that needs no library.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((self.0 >> 33) as usize) % sides
+    }
+
+    fn one<T: Clone>(&mut self, all: &[T]) -> T {
+        all[self.roll(all.len())].clone()
+    }
+}
+
+/// A command that means the same to two stores, whose generations have different numbers.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    command: Command,
+    /// The generation that an assignment is decided for: the unit's own, or one that never was.
+    is_fresh: bool,
+}
+
+impl Plan {
+    pub fn draw(dice: &mut Dice) -> Plan {
+        Plan { command: draw(dice), is_fresh: dice.roll(4) > 0 }
+    }
+
+    /// The command for a store that is in this state.
+    pub fn command(&self, state: &ClusterState) -> Command {
+        let mut command = self.command.clone();
+        let current = |unit: &UnitName| state.units.get(unit).map_or(Generation(0), |unit| unit.generation);
+        match &mut command {
+            Command::Assign { unit, generation, .. } if self.is_fresh => *generation = current(unit),
+            Command::Report { unit, observed: Some(observed), .. } if self.is_fresh => {
+                observed.generation = Some(current(unit));
+            }
+            _ => {}
+        }
+        command
+    }
+}
+
+fn draw(dice: &mut Dice) -> Command {
+    let unit = unit(&format!("chance-{}.service", dice.roll(4)));
+    let ids: Vec<MachineId> = (0..3).map(|id| machine(&format!("chance-{id}"))).collect();
+    let (id, other) = (dice.one(&ids), dice.one(&ids));
+    match dice.roll(16) {
+        0 => Command::InitCluster { id: "another".into(), name: "another".into() },
+        1..=3 => Command::SetUnit {
+            name: unit,
+            file: (dice.roll(3) > 0).then(|| file(&dice.roll(2).to_string())),
+            desired: dice.one(&[None, Some(DesiredState::Inactive), Some(DesiredState::Launched)]),
+        },
+        4 => Command::DestroyUnit { name: unit },
+        5..=7 => Command::Assign { unit, machine: id, generation: Generation(0), reason: "by chance".into() },
+        8 => Command::Unassign { unit, machine: id },
+        9 => {
+            let info = MachineInfo { name: format!("name-{}", dice.roll(2)), ..MachineInfo::default() };
+            Command::RegisterMachine { id, info }
+        }
+        10 => Command::MarkLost { machine: id },
+        11 => Command::MarkReady { machine: id },
+        12 => {
+            let observed = Observed {
+                load: "loaded".into(),
+                active: dice.one(&["active", "failed"]).into(),
+                sub: "running".into(),
+                hash: UnitHash([dice.roll(2) as u8; 20]),
+                generation: None,
+                failure: None,
+            };
+            Command::Report { machine: id, unit, observed: (dice.roll(4) > 0).then_some(observed) }
+        }
+        13 => Command::Forget { machine: id, unit },
+        14 => match dice.roll(3) {
+            0 => Command::RemoveMachine { id },
+            1 => Command::SetSchedulable { id, schedulable: dice.roll(2) > 0 },
+            _ => {
+                let set = BTreeMap::from([("key".into(), dice.one(&[None, Some("value".to_string())]))]);
+                Command::SetMachineMetadata { id, set }
+            }
+        },
+        _ => Command::MoveUnit { unit, machine: id, to: (dice.roll(2) > 0).then_some(other) },
+    }
+}
+
+/// Every record, without the numbers that each store gives by itself: a generation is only told as the unit's
+/// own or another.
+pub fn records(state: &ClusterState) -> Vec<Change> {
+    let of = |unit: &UnitName, generation: Generation| {
+        let is_current = state.units.get(unit).is_some_and(|unit| unit.generation == generation);
+        Generation(is_current.into())
+    };
+    let mut all = Vec::new();
+    for (name, unit) in &state.units {
+        let mut unit = (**unit).clone();
+        unit.generation = Generation(1);
+        all.push(Change::Unit(name.clone(), Some(unit)));
+    }
+    for (name, home) in &state.assignments {
+        let mut home = (**home).clone();
+        home.generation = of(name, home.generation);
+        all.push(Change::Assignment(name.clone(), Some(home)));
+    }
+    for (id, machine) in &state.machines {
+        all.push(Change::Machine(id.clone(), Some((**machine).clone())));
+    }
+    for ((name, id), observed) in &state.observed {
+        let mut observed = (**observed).clone();
+        observed.generation = observed.generation.map(|generation| of(name, generation));
+        all.push(Change::Observed(name.clone(), id.clone(), Some(observed)));
+    }
+    all
+}

@@ -1,0 +1,100 @@
+//! Which records decide about a command: all that `ClusterState::apply` looks at. A write is only made when
+//! none of them has changed since.
+
+use cluster::Command;
+
+use crate::record::Key;
+
+/// What a command's outcome rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reads {
+    /// The record that it may change is among them.
+    pub keys: Vec<Key>,
+    /// Every assignment, those to come too.
+    pub all_assignments: bool,
+}
+
+/// What `apply` looks at for this command.
+pub fn reads(command: &Command) -> Reads {
+    let keys = match command {
+        Command::InitCluster { .. } => vec![Key::Cluster],
+        Command::SetUnit { name, .. } | Command::DestroyUnit { name } => vec![Key::Unit(name.clone())],
+        Command::Assign { unit, machine, .. } => {
+            vec![Key::Unit(unit.clone()), Key::Assignment(unit.clone()), Key::Machine(machine.clone())]
+        }
+        Command::Unassign { unit, .. } => vec![Key::Assignment(unit.clone())],
+        Command::RegisterMachine { id, .. }
+        | Command::SetMachineMetadata { id, .. }
+        | Command::SetSchedulable { id, .. }
+        | Command::RemoveMachine { id } => vec![Key::Machine(id.clone())],
+        Command::MarkLost { machine } | Command::MarkReady { machine } => vec![Key::Machine(machine.clone())],
+        Command::Report { machine, unit, .. } | Command::Forget { machine, unit } => {
+            vec![Key::Machine(machine.clone()), Key::Observed(unit.clone(), machine.clone())]
+        }
+        Command::MoveUnit { unit, to, .. } => {
+            let to = to.iter().map(|to| Key::Machine(to.clone()));
+            [Key::Assignment(unit.clone())].into_iter().chain(to).collect()
+        }
+    };
+    Reads { keys, all_assignments: matches!(command, Command::RemoveMachine { .. }) }
+}
+
+/// Whether the command is the leader's decision: a machine that does not lead any more must not have it made.
+pub fn is_leaders(command: &Command) -> bool {
+    match command {
+        Command::Assign { .. }
+        | Command::Unassign { .. }
+        | Command::MarkLost { .. }
+        | Command::MarkReady { .. }
+        | Command::Forget { .. } => true,
+        Command::InitCluster { .. }
+        | Command::SetUnit { .. }
+        | Command::DestroyUnit { .. }
+        | Command::RegisterMachine { .. }
+        | Command::SetMachineMetadata { .. }
+        | Command::Report { .. }
+        | Command::RemoveMachine { .. }
+        | Command::SetSchedulable { .. }
+        | Command::MoveUnit { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::{ClusterState, Revision};
+    use store::conformance::chance::{Dice, Plan};
+
+    use super::*;
+    use crate::record::{encode, records};
+
+    /// `apply` says the same when it sees nothing but those records.
+    #[test]
+    fn nothing_else_decides() {
+        let mut dice = Dice(7);
+        let mut state = ClusterState::default();
+        let (mut made, mut refused) = (0, 0);
+        for at in 1..6_000 {
+            let command = Plan::draw(&mut dice).command(&state);
+            let reads = reads(&command);
+            let mut seen = ClusterState { revision: state.revision, ..ClusterState::default() };
+            for change in records(&state) {
+                let (key, _) = encode(&change);
+                let all = reads.all_assignments && matches!(key, Key::Assignment(_));
+                if all || reads.keys.contains(&key) {
+                    seen.put(change);
+                }
+            }
+            let outcome = state.apply(Revision(at), &command);
+            assert_eq!(outcome, seen.apply(Revision(at), &command), "{command:?}");
+            if let Ok(Some(change)) = outcome.as_ref().map(|applied| applied.change.clone()) {
+                assert!(reads.keys.contains(&encode(&change).0), "{command:?} changes {change:?}");
+            }
+            match outcome {
+                Ok(_) => made += 1,
+                Err(_) => refused += 1,
+            }
+            state.apply_all(Revision(at), &[command]);
+        }
+        assert!(made > 500 && refused > 500, "{made} made, {refused} refused");
+    }
+}

@@ -1,0 +1,208 @@
+//! The state's records as keys and values: one key a record, each value JSON with a version of its own.
+//!
+//! What is written here is read by other versions of this program, and by people with etcdctl.
+
+use cluster::{
+    Assignment, Change, Cluster, DesiredState, Generation, Machine, MachineId, Observed, Revision, Unit,
+    UnitFile, UnitName,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Of the values. A newer one is never guessed at.
+const VERSION: u32 = 1;
+
+/// The generation of a unit whose wish changes with the write that is being made: its number is known when
+/// the write is.
+pub const BY_THIS_WRITE: Revision = Revision(u64::MAX);
+
+/// Which record.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    Cluster,
+    Unit(UnitName),
+    Assignment(UnitName),
+    Machine(MachineId),
+    Observed(UnitName, MachineId),
+}
+
+impl Key {
+    /// Where the record is, below the place of all records.
+    pub fn path(&self) -> String {
+        match self {
+            Key::Cluster => "cluster".into(),
+            Key::Unit(unit) => format!("units/{unit}"),
+            Key::Assignment(unit) => format!("assignments/{unit}"),
+            Key::Machine(machine) => format!("machines/{machine}"),
+            Key::Observed(unit, machine) => format!("observed/{unit}/{machine}"),
+        }
+    }
+
+    /// The record that is kept at `path`; `None` for what is no place of a record.
+    pub fn parse(path: &str) -> Option<Key> {
+        let unit = |text| UnitName::new(text).ok();
+        let machine = |text| MachineId::new(text).ok();
+        match path.split_once('/') {
+            None if path == "cluster" => Some(Key::Cluster),
+            Some(("units", name)) => Some(Key::Unit(unit(name)?)),
+            Some(("assignments", name)) => Some(Key::Assignment(unit(name)?)),
+            Some(("machines", id)) => Some(Key::Machine(machine(id)?)),
+            Some(("observed", rest)) => {
+                let (name, id) = rest.rsplit_once('/')?;
+                Some(Key::Observed(unit(name)?, machine(id)?))
+            }
+            _ => None,
+        }
+    }
+
+    /// The change that takes this record away; `None` for the cluster's own, which nobody takes away.
+    pub fn removed(&self) -> Option<Change> {
+        match self.clone() {
+            Key::Cluster => None,
+            Key::Unit(name) => Some(Change::Unit(name, None)),
+            Key::Assignment(name) => Some(Change::Assignment(name, None)),
+            Key::Machine(id) => Some(Change::Machine(id, None)),
+            Key::Observed(name, id) => Some(Change::Observed(name, id, None)),
+        }
+    }
+}
+
+/// Why a value is not a record.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("the record {path} is of version {version}, and this program knows up to {VERSION}")]
+    Newer { path: String, version: u32 },
+    #[error("the record {path} cannot be read")]
+    Unreadable { path: String, source: serde_json::Error },
+    #[error("the record of a cluster was taken away")]
+    ClusterGone,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Value<T> {
+    version: u32,
+    record: T,
+}
+
+#[derive(Deserialize)]
+struct OnlyVersion {
+    version: u32,
+}
+
+/// A unit without a generation got the one that its write has.
+#[derive(Serialize, Deserialize)]
+struct StoredUnit {
+    file: UnitFile,
+    desired: DesiredState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    generation: Option<Generation>,
+}
+
+/// Where a change is written, and what; no value takes the record away.
+pub fn encode(change: &Change) -> (Key, Option<Vec<u8>>) {
+    match change {
+        Change::Cluster(cluster) => (Key::Cluster, Some(value(cluster))),
+        Change::Unit(name, unit) => {
+            let stored = unit.as_ref().map(|unit| {
+                let generation = Some(unit.generation).filter(|g| g.0 != BY_THIS_WRITE.0);
+                value(&StoredUnit { file: unit.file.clone(), desired: unit.desired, generation })
+            });
+            (Key::Unit(name.clone()), stored)
+        }
+        Change::Assignment(name, new) => (Key::Assignment(name.clone()), new.as_ref().map(value)),
+        Change::Machine(id, new) => (Key::Machine(id.clone()), new.as_ref().map(value)),
+        Change::Observed(name, id, new) => (Key::Observed(name.clone(), id.clone()), new.as_ref().map(value)),
+    }
+}
+
+fn value<T: Serialize>(record: &T) -> Vec<u8> {
+    let value = Value { version: VERSION, record };
+    serde_json::to_vec(&value).expect("a record has string keys only")
+}
+
+/// The change that a write made at `at` is; no value took the record away.
+pub fn decode(key: &Key, bytes: Option<&[u8]>, at: Revision) -> Result<Change, RecordError> {
+    let Some(bytes) = bytes else { return key.removed().ok_or(RecordError::ClusterGone) };
+    Ok(match key.clone() {
+        Key::Cluster => Change::Cluster(read::<Cluster>(key, bytes)?),
+        Key::Unit(name) => {
+            let StoredUnit { file, desired, generation } = read(key, bytes)?;
+            let generation = generation.unwrap_or(Generation(at.0));
+            Change::Unit(name, Some(Unit { file, desired, generation }))
+        }
+        Key::Assignment(name) => Change::Assignment(name, Some(read::<Assignment>(key, bytes)?)),
+        Key::Machine(id) => Change::Machine(id, Some(read::<Machine>(key, bytes)?)),
+        Key::Observed(name, id) => Change::Observed(name, id, Some(read::<Observed>(key, bytes)?)),
+    })
+}
+
+fn read<T: DeserializeOwned>(key: &Key, bytes: &[u8]) -> Result<T, RecordError> {
+    let unreadable = |source| RecordError::Unreadable { path: key.path(), source };
+    let OnlyVersion { version } = serde_json::from_slice(bytes).map_err(unreadable)?;
+    if version > VERSION {
+        return Err(RecordError::Newer { path: key.path(), version });
+    }
+    Ok(serde_json::from_slice::<Value<T>>(bytes).map_err(unreadable)?.record)
+}
+
+/// Every record of a state, as the change that makes it.
+pub fn records(state: &cluster::ClusterState) -> impl Iterator<Item = Change> {
+    let cluster = state.cluster.iter().map(|cluster| Change::Cluster((**cluster).clone()));
+    let units = state.units.iter().map(|(n, u)| Change::Unit(n.clone(), Some((**u).clone())));
+    let assignments = state.assignments.iter();
+    let assignments = assignments.map(|(n, a)| Change::Assignment(n.clone(), Some((**a).clone())));
+    let machines = state.machines.iter().map(|(id, m)| Change::Machine(id.clone(), Some((**m).clone())));
+    let observed = state.observed.iter();
+    let observed = observed.map(|((n, id), o)| Change::Observed(n.clone(), id.clone(), Some((**o).clone())));
+    cluster.chain(units).chain(assignments).chain(machines).chain(observed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(generation: u64) -> Change {
+        let file = UnitFile::parse("# ä \"quoted\"\n[Service]\nExecStart=/bin/true \\\n  a\n").unwrap();
+        let name = UnitName::new("web@1.service").unwrap();
+        let generation = Generation(generation);
+        Change::Unit(name, Some(Unit { file, desired: DesiredState::Launched, generation }))
+    }
+
+    fn there_and_back(change: &Change, at: u64) -> Change {
+        let (key, bytes) = encode(change);
+        assert_eq!(Key::parse(&key.path()), Some(key.clone()));
+        decode(&key, bytes.as_deref(), Revision(at)).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        assert_eq!(there_and_back(&unit(7), 9), unit(7));
+        let (name, id) = (UnitName::new("a.service").unwrap(), MachineId::new("m-1").unwrap());
+        let gone = Change::Observed(name.clone(), id.clone(), None);
+        assert_eq!(there_and_back(&gone, 9), gone);
+        let home = Assignment { machine: id, generation: Generation(3), reason: "r".into(), leaving: None };
+        let home = Change::Assignment(name, Some(home));
+        assert_eq!(there_and_back(&home, 9), home);
+    }
+
+    #[test]
+    fn a_write_gives_a_wish_its_generation() {
+        assert_eq!(there_and_back(&unit(BY_THIS_WRITE.0), 9), unit(9));
+    }
+
+    #[test]
+    fn what_is_newer_or_broken_is_refused() {
+        let key = Key::Cluster;
+        let check = |text: &str, expected: &str| {
+            let error = decode(&key, Some(text.as_bytes()), Revision(1)).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        };
+        check("{\"version\":2,\"record\":{\"unknown\":1}}", "of version 2");
+        check("{\"version\":1,\"record\":{\"id\":\"a\"}}", "cannot be read");
+        check("hello", "cannot be read");
+        assert!(decode(&key, None, Revision(1)).is_err());
+        for path in ["", "units", "units/a", "units/a.conf", "machines/a b", "observed/a.service", "x/y"] {
+            assert_eq!(Key::parse(path), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What an error of etcd's means for a write, and how it is told.
+
+use std::error::Error as _;
+
+use etcd_client::Error;
+
+/// gRPC's status codes, as their numbers on the wire.
+const INVALID_ARGUMENT: i32 = 3;
+const PERMISSION_DENIED: i32 = 7;
+const RESOURCE_EXHAUSTED: i32 = 8;
+const OUT_OF_RANGE: i32 = 11;
+const DATA_LOSS: i32 = 15;
+const UNAUTHENTICATED: i32 = 16;
+
+/// What became of a request that failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// etcd does not do it, and no other member will. Nothing was written.
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    TooLarge(String),
+    /// Nothing was written; another member may do better.
+    #[error("{0}")]
+    NotTaken(String),
+    /// It may have been written.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+impl Trouble {
+    pub fn of(error: &Error) -> Trouble {
+        let Error::GRpcStatus(status) = error else { return Trouble::NotTaken(chain(error)) };
+        let code = status.code() as i32;
+        let text = status.message().trim_start_matches("etcdserver: ").to_string();
+        let has = |part: &str| text.contains(part);
+        if has("database space exceeded") {
+            return Trouble::Refused(
+                "its database is full (NOSPACE) and it takes no changes; compact and defragment it, then \
+                 `etcdctl alarm disarm`"
+                    .into(),
+            );
+        }
+        if has("request is too large") || code == RESOURCE_EXHAUSTED && has("larger than max") {
+            return Trouble::TooLarge(text);
+        }
+        if has("authentication") || has("user name is empty") || has("invalid auth token") {
+            return Trouble::Refused(format!("it refuses etcd_user and its password: {text}"));
+        }
+        match code {
+            PERMISSION_DENIED => Trouble::Refused(format!("the user may not do this: {text}")),
+            UNAUTHENTICATED | DATA_LOSS => Trouble::Refused(text),
+            INVALID_ARGUMENT => Trouble::Refused(text),
+            RESOURCE_EXHAUSTED => Trouble::NotTaken(text),
+            _ if has("no leader") || has("learner") || has("too many requests") => Trouble::NotTaken(text),
+            _ => {
+                let text = chain(error);
+                let unsent = ["not ready", "connect error", "dns error", "error trying to connect"];
+                match unsent.iter().any(|part| text.contains(part)) {
+                    true => Trouble::NotTaken(text),
+                    false => Trouble::Unknown(text),
+                }
+            }
+        }
+    }
+}
+
+/// The revision that is asked for has been compacted away.
+pub fn is_compacted(error: &Error) -> bool {
+    matches!(error, Error::GRpcStatus(status)
+        if status.code() as i32 == OUT_OF_RANGE && status.message().contains("compacted"))
+}
+
+/// The answer is larger than this client takes.
+pub fn is_too_long(error: &Error) -> bool {
+    matches!(error, Error::GRpcStatus(status)
+        if status.code() as i32 == OUT_OF_RANGE && status.message().contains("message length"))
+}
+
+/// The error and its causes, each once.
+pub fn chain(error: &Error) -> String {
+    let mut words = Vec::new();
+    let mut cause: Option<&dyn std::error::Error> = match error {
+        Error::GRpcStatus(status) => {
+            words.push(status.message().trim_start_matches("etcdserver: ").to_string());
+            status.source()
+        }
+        other => {
+            words.push(other.to_string());
+            other.source()
+        }
+    };
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !words.iter().any(|word| word.contains(&text)) {
+            words.push(text);
+        }
+        cause = error.source();
+    }
+    words.retain(|word| !word.is_empty());
+    words.join(": ")
+}

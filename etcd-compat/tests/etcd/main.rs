@@ -1,0 +1,64 @@
+//! The store on real etcd processes: what every store promises, and what becomes of it when etcd fails.
+
+mod fleet;
+mod process;
+mod v2;
+mod v3;
+mod wire;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use etcd_compat::{Api, EtcdStore, Options, PREFIX};
+use store::Store;
+use store::conformance::{Member, machine};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use process::Etcd;
+
+/// Machines with a store on etcd, in this process.
+pub struct Machines {
+    pub members: Vec<Member>,
+    pub stop: watch::Sender<bool>,
+    pub drivers: JoinSet<()>,
+}
+
+pub fn options(id: &str, dir: &Path, endpoints: Vec<String>, api: Option<Api>) -> Options {
+    Options {
+        machine: machine(id),
+        endpoints,
+        api,
+        prefix: PREFIX.into(),
+        user: None,
+        tls: None,
+        cluster_name: "test".into(),
+        dir: dir.join(id),
+    }
+}
+
+impl Machines {
+    pub fn start(etcd: &Etcd, ids: &[&str], api: Option<Api>) -> Machines {
+        let (stop, _) = watch::channel(false);
+        let mut machines = Machines { members: Vec::new(), stop, drivers: JoinSet::new() };
+        for id in ids {
+            machines.add(options(id, etcd.dir(), etcd.endpoints(), api));
+        }
+        machines
+    }
+
+    pub fn add(&mut self, options: Options) -> Member {
+        let machine = options.machine.clone();
+        let (store, driver) = EtcdStore::start(options, self.stop.subscribe()).unwrap();
+        self.drivers.spawn(driver);
+        let store: Arc<dyn Store> = Arc::new(store);
+        let member = Member { machine, store };
+        self.members.push(member.clone());
+        member
+    }
+
+    pub async fn end(self) {
+        self.stop.send_replace(true);
+        self.drivers.join_all().await;
+    }
+}

@@ -1,0 +1,141 @@
+//! Real etcd processes on loopback, each with its data in a temporary folder. They end with the test.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, timeout};
+
+/// Longer than a start takes on a machine that is busy with other tests.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Members of one etcd cluster. Each can be killed and started again over its data.
+pub struct Etcd {
+    members: Vec<Member>,
+    dir: tempfile::TempDir,
+    more: Vec<String>,
+}
+
+struct Member {
+    name: String,
+    client: u16,
+    peer: u16,
+    process: Option<Child>,
+}
+
+/// A port that is free now. etcd cannot be told to take any and say which.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Etcd {
+    /// Starts `count` members, and waits until they serve. `more` are flags.
+    pub async fn start(count: usize, more: &[&str]) -> Etcd {
+        let dir = tempfile::tempdir().unwrap();
+        let members = (0..count).map(|number| Member {
+            name: format!("e{number}"),
+            client: free_port(),
+            peer: free_port(),
+            process: None,
+        });
+        let more = more.iter().map(|flag| flag.to_string()).collect();
+        let mut etcd = Etcd { members: members.collect(), dir, more };
+        for number in 0..count {
+            etcd.launch(number);
+        }
+        for number in 0..count {
+            etcd.serves(number).await;
+        }
+        etcd
+    }
+
+    pub fn endpoints(&self) -> Vec<String> {
+        self.members.iter().map(|member| format!("http://127.0.0.1:{}", member.client)).collect()
+    }
+
+    /// Starts a member that does not run.
+    pub fn launch(&mut self, number: usize) {
+        let peers = self.members.iter().map(|m| format!("{}=http://127.0.0.1:{}", m.name, m.peer));
+        let peers = peers.collect::<Vec<_>>().join(",");
+        let member = &mut self.members[number];
+        let data = self.dir.path().join(&member.name);
+        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let log =
+            std::fs::File::options().create(true).append(true).open(data.with_extension("log")).unwrap();
+        let process = Command::new("etcd")
+            .arg(format!("--name={}", member.name))
+            .arg(format!("--data-dir={}", data.display()))
+            .arg(format!("--listen-client-urls={}", url(member.client)))
+            .arg(format!("--advertise-client-urls={}", url(member.client)))
+            .arg(format!("--listen-peer-urls={}", url(member.peer)))
+            .arg(format!("--initial-advertise-peer-urls={}", url(member.peer)))
+            .arg(format!("--initial-cluster={peers}"))
+            .args(["--enable-v2", "--logger=zap", "--log-level=warn"])
+            .args(&self.more)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn();
+        member.process = Some(process.expect("etcd is installed (Debian: etcd-server)"));
+    }
+
+    /// Waits until a member answers, with a majority behind it.
+    pub async fn serves(&self, number: usize) {
+        let port = self.members[number].client;
+        let begin = Instant::now();
+        loop {
+            let healthy = timeout(Duration::from_secs(2), healthy(port)).await;
+            if healthy.is_ok_and(|answer| answer.is_ok_and(|answer| answer)) {
+                return;
+            }
+            assert!(begin.elapsed() < PATIENCE, "etcd {number} does not serve: {}", self.log(number));
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// As `kill -9`.
+    pub async fn kill(&mut self, number: usize) {
+        if let Some(mut process) = self.members[number].process.take() {
+            process.kill().await.unwrap();
+        }
+    }
+
+    pub fn log(&self, number: usize) -> String {
+        let path = self.dir.path().join(&self.members[number].name).with_extension("log");
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Runs etcdctl, with the v3 interface, against one member.
+    pub async fn ctl(&self, arguments: &[&str]) -> String {
+        self.ctl_at("3", arguments).await
+    }
+
+    pub async fn ctl_at(&self, api: &str, arguments: &[&str]) -> String {
+        let said = Command::new("etcdctl")
+            .env("ETCDCTL_API", api)
+            .arg(format!("--endpoints={}", self.endpoints()[0]))
+            .args(arguments)
+            .output()
+            .await
+            .expect("etcdctl is installed (Debian: etcd-client)");
+        let errors = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(said.status.success(), "etcdctl {arguments:?}: {errors}");
+        String::from_utf8_lossy(&said.stdout).into_owned()
+    }
+}
+
+async fn healthy(port: u16) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.write_all(b"GET /health HTTP/1.0\r\n\r\n").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer.contains("true"))
+}
