@@ -7,6 +7,7 @@
 //! at once. Measurements are printed as they are made.
 
 mod damage;
+mod fleetctl;
 mod kills;
 mod loss;
 mod many;
@@ -31,6 +32,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("corectl_names_what_is_wrong", refused::corectl_names_what_is_wrong),
     ("two_hundred_units_come_and_go", many::two_hundred_units_come_and_go),
     ("a_drained_machine_is_empty", placing::a_drained_machine_is_empty),
+    ("a_recorded_fleet_is_played", fleetctl::a_recorded_fleet_is_played),
     ("a_killed_leader_is_replaced", quorum::a_killed_leader_is_replaced),
     ("a_leader_in_the_minority_is_replaced", quorum::a_leader_in_the_minority_is_replaced),
     ("without_a_quorum_nothing_stops", quorum::without_a_quorum_nothing_stops),
