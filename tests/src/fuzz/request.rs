@@ -22,7 +22,7 @@ use tower::ServiceExt;
 use super::unit_file::is_read_again;
 
 /// Longer would be no message but an echo.
-const MESSAGE_BYTES_MAX: usize = 2000;
+const MESSAGE_BYTES_MAX: usize = 2010;
 
 /// The first line is the unit's name in the path, the rest the body.
 pub fn put_unit(bytes: &[u8]) {
