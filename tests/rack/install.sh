@@ -4,6 +4,7 @@ set -euo pipefail
 missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }
 need cc gcc
+need c++ g++
 need systemd-nspawn systemd-container
 need dbus-daemon dbus
 need nft nftables

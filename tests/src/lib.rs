@@ -1,7 +1,8 @@
-//! What the tests share: real hosts (`rack`, `deploy`), the daemon's API (`http`), waiting (`wait`), and the
-//! sources themselves (`sources`). Nothing that is shipped depends on this.
+//! What the tests share: real hosts (`rack`, `deploy`), the daemon's API (`http`), waiting (`wait`), what
+//! is fuzzed (`fuzz`), and the sources themselves (`sources`). Nothing that is shipped depends on this.
 
 pub mod deploy;
+pub mod fuzz;
 pub mod hands;
 pub mod http;
 pub mod rack;

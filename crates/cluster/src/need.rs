@@ -36,7 +36,7 @@ impl Need {
             return Need::default();
         }
         let (mut max, mut high, mut cpu_millis) = (None, None, 0);
-        for option in file.options().iter().filter(|option| LIMITED.contains(&&*option.section)) {
+        for option in file.options_of(&LIMITED) {
             match &*option.name {
                 "MemoryMax" => max = memory(&option.joined()),
                 "MemoryHigh" => high = memory(&option.joined()),

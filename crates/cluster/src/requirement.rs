@@ -235,7 +235,7 @@ fn globs(values: Vec<Value>) -> Result<BTreeSet<Glob>, RequirementError> {
 /// The values of each option, with the unit's name filled in.
 fn collect<'a>(name: &UnitName, file: &'a UnitFile) -> BTreeMap<Key, Vec<Value<'a>>> {
     let mut all: BTreeMap<Key, Vec<Value>> = BTreeMap::new();
-    for option in file.options().iter().filter(|option| OUR_SECTIONS.contains(&&*option.section)) {
+    for option in file.options_of(&OUR_SECTIONS) {
         let Some((key, metadata_key)) = Key::named(&option.name) else { continue };
         let values = all.entry(key).or_default();
         let said = option.joined();

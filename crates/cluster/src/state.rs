@@ -1,11 +1,14 @@
 //! Everything the cluster knows at one revision. A clone is cheap: the maps share their structure.
 
+mod read_map;
+
 use std::sync::Arc;
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize};
 
+use self::read_map::read_map;
 use crate::command::{Change, Command, Outcome};
 use crate::record::{Assignment, Cluster, Machine, Observed, Unit};
 use crate::{MachineId, Revision, UnitName};
@@ -15,9 +18,13 @@ use crate::{MachineId, Revision, UnitName};
 pub struct ClusterState {
     pub revision: Revision,
     pub cluster: Option<Arc<Cluster>>,
+    #[serde(deserialize_with = "read_map")]
     pub units: OrdMap<UnitName, Arc<Unit>>,
+    #[serde(deserialize_with = "read_map")]
     pub assignments: OrdMap<UnitName, Arc<Assignment>>,
+    #[serde(deserialize_with = "read_map")]
     pub machines: OrdMap<MachineId, Arc<Machine>>,
+    #[serde(deserialize_with = "read_map")]
     pub observed: OrdMap<(UnitName, MachineId), Arc<Observed>>,
 }
 

@@ -127,6 +127,21 @@ impl UnitFile {
         self.0.options.iter().filter(wanted).map(UnitOption::joined)
     }
 
+    /// The options of these sections in the order of the canonical text: files of one hash mean the same,
+    /// also where a section is begun twice.
+    pub(crate) fn options_of(&self, sections: &[&str]) -> Vec<&UnitOption> {
+        let wanted = self.0.options.iter().filter(|option| sections.contains(&&*option.section));
+        let mut options: Vec<&UnitOption> = wanted.collect();
+        let mut order: Vec<&str> = Vec::new();
+        for option in &options {
+            if !order.contains(&&*option.section) {
+                order.push(&option.section);
+            }
+        }
+        options.sort_by_key(|option| order.iter().position(|section| *section == option.section));
+        options
+    }
+
     /// The first `Description=`, as fleet showed it, with the unit's name filled in; empty without one.
     pub fn description(&self, name: &UnitName) -> String {
         name.fill_in(&self.values("Unit", "Description").next().unwrap_or_default())

@@ -53,6 +53,12 @@ pub trait Voice {
     fn failed(&mut self, ended: &Ended<'_>, why: &str, journal: &[String]);
     /// `text` is how far it had come.
     fn gave_up(&mut self, unit: &UnitName, goal: Goal, text: &str, why: GivenUp);
+    /// For how long a unit must have been started before that is told: one that fails at once has been
+    /// active, too.
+    fn doubts_start(&self) -> Option<Duration> {
+        None
+    }
+
     /// About the wait itself.
     fn aside(&mut self, text: &str) {
         output::problem(text);
@@ -212,13 +218,18 @@ impl Wait<'_> {
         waiting.settled = None;
         let goal = waiting.goal;
         self.know(at, &known).await;
-        match judge(goal, &known, &|id| self.machines.label(id)) {
+        let doubts = self.voice.doubts_start().filter(|_| goal == Goal::Launched);
+        let (verdict, settling) = match (judge(goal, &known, &|id| self.machines.label(id)), doubts) {
+            (Verdict::Reached(text), Some(doubts)) => (Verdict::Settling(text), doubts),
+            (verdict, _) => (verdict, SETTLING),
+        };
+        match verdict {
             Verdict::Pending(text) => self.note(name, text, false),
             Verdict::Unplaced(text) => self.note(name, text, true),
             Verdict::Settling(text) => {
                 self.note(name, text, false);
                 if let Some(waiting) = self.waiting.get_mut(name) {
-                    waiting.settled = Some((Instant::now() + SETTLING, known));
+                    waiting.settled = Some((Instant::now() + settling, known));
                 }
             }
             Verdict::Reached(text) => {

@@ -28,9 +28,20 @@ pub fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     if bytes.len() - HEAD_BYTES > BODY_BYTES_MAX {
         return Err(io::Error::other(format!("a record of {} bytes is too large", bytes.len())));
     }
-    let crc = crc32fast::hash(&bytes[HEAD_BYTES..]);
-    bytes[1..HEAD_BYTES].copy_from_slice(&crc.to_le_bytes());
+    seal(&mut bytes);
     Ok(bytes)
+}
+
+/// A record with that body, whatever it holds; [`encode`] without a value.
+pub fn sealed(body: &[u8]) -> Vec<u8> {
+    let mut bytes = [&[VERSION, 0, 0, 0, 0], body].concat();
+    seal(&mut bytes);
+    bytes
+}
+
+fn seal(record: &mut [u8]) {
+    let crc = crc32fast::hash(&record[HEAD_BYTES..]);
+    record[1..HEAD_BYTES].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// The value of a record; `InvalidData` unless `bytes` is exactly what [`encode`] gave.

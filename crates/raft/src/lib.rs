@@ -10,6 +10,7 @@ pub mod engine;
 mod files;
 mod flusher;
 mod forming;
+pub mod kinds;
 mod liveness;
 pub mod log_store;
 mod membership;

@@ -64,9 +64,20 @@ pub fn to_bytes(meta: &SnapshotMeta, data: &[u8]) -> io::Result<Vec<u8>> {
     bytes.extend_from_slice(&length.to_le_bytes());
     bytes.extend_from_slice(&record);
     bytes.extend_from_slice(data);
-    let crc = crc32fast::hash(&bytes);
-    bytes.extend_from_slice(&crc.to_le_bytes());
+    seal(&mut bytes);
     Ok(bytes)
+}
+
+/// A file that holds this before its checksum, whatever it is; [`to_bytes`] without a snapshot.
+pub fn sealed(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    seal(&mut bytes);
+    bytes
+}
+
+fn seal(bytes: &mut Vec<u8>) {
+    let crc = crc32fast::hash(bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
 }
 
 pub fn from_bytes(bytes: &[u8]) -> io::Result<Snapshot> {

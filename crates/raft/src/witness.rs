@@ -38,7 +38,7 @@ pub struct Claim {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Slot {
+pub(crate) struct Slot {
     /// The higher one counts.
     sequence: u64,
     engine: String,

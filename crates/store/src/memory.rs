@@ -25,6 +25,11 @@ impl MemoryStore {
         MemoryStore { machine, state: watch::Sender::new(Arc::default()), role }
     }
 
+    /// Is in that state from here on, such as one that it was in before.
+    pub fn set_state(&self, state: Arc<ClusterState>) {
+        self.state.send_replace(state);
+    }
+
     /// Plays another role from here on; proposals are refused unless it leads or follows.
     pub fn set_role(&self, role: Role) {
         self.role.send_replace(role);

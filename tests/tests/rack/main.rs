@@ -9,6 +9,7 @@
 mod behind;
 mod damage;
 mod etcd;
+mod fleetctl;
 mod joining;
 mod kills;
 mod kinds;
@@ -53,6 +54,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("a_drained_machine_is_empty", placing::a_drained_machine_is_empty),
     ("a_second_machine_with_one_id_is_kept_out", twin::a_second_machine_with_one_id_is_kept_out),
     ("only_those_with_the_secret_are_let_in", secret::only_those_with_the_secret_are_let_in),
+    ("a_recorded_fleet_is_played", fleetctl::a_recorded_fleet_is_played),
     ("a_killed_leader_is_replaced", quorum::a_killed_leader_is_replaced),
     ("a_leader_in_the_minority_is_replaced", quorum::a_leader_in_the_minority_is_replaced),
     ("without_a_quorum_nothing_stops", quorum::without_a_quorum_nothing_stops),

@@ -77,6 +77,23 @@ fn reads_what_fleet_read() {
     check("MachineID=m\nMachineOf=x.service", "on m, with x.service");
 }
 
+/// As in the canonical text, which makes the hash: what has one hash means one thing.
+#[test]
+fn a_section_that_is_begun_twice_is_read_at_once() {
+    let check = |text: &str, expected: &str| {
+        assert_eq!(asked("a.service", text), expected, "{text}");
+        let file = UnitFile::parse(text).expect("a unit file");
+        assert_eq!(asked("a.service", &file.canonical()), expected, "{text}");
+    };
+    check(
+        "[X-Fleet]\nA=1\n[X-Flt]\nGlobal=no\n[X-Fleet]\nGlobal=yes\n",
+        "unrecognized requirement in \
+        [X-Fleet] section: \"A\"",
+    );
+    check("[X-Flt]\nConflicts=x\n[X-Fleet]\nConflicts=\n[X-Flt]\nConflicts=y\n", "");
+    check("[Service]\nMemoryMax=1K\n[Slice]\nMemoryMax=2K\n[Service]\nMemoryMax=3K\n", "2048 bytes");
+}
+
 /// What coreinit wrote, before it was fleet, and what fleet dropped.
 #[test]
 fn reads_what_is_older_or_newer_than_fleet() {

@@ -1,6 +1,7 @@
 //! The commands that change what is wanted, with fleet's lines for what comes of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use api::ClientError;
 use api::v1::{Batch, Operation, State, Unit};
@@ -54,6 +55,10 @@ impl Verb {
 const NONE_GIVEN: &str = "No units given";
 const NONE_FOUND: &str = "Units not found in registry";
 
+/// fleet's client looked at a unit some time after its start, so that scripts learn from the exit code of one
+/// that fails at once. It takes a machine some milliseconds to see that, and the cluster some tens to know.
+const START_DOUBTED: Duration = Duration::from_millis(500);
+
 /// How far a unit is that a wait was for; fleet's lines go out as it comes.
 #[derive(Default)]
 struct Words {
@@ -94,6 +99,10 @@ impl Voice for Words {
         };
         output::note(&format!("Error waiting for units: {why}"));
         self.late.push(why);
+    }
+
+    fn doubts_start(&self) -> Option<Duration> {
+        Some(START_DOUBTED)
     }
 
     fn aside(&mut self, text: &str) {

@@ -1,7 +1,8 @@
 //! What no recorded exchange shows: machines' own words, ssh, the tunnel, variables and flags.
 
 use crate::UNITS;
-use crate::world::{Said, World};
+use crate::exchange::Said;
+use crate::world::World;
 
 #[track_caller]
 fn is(said: &Said, code: i32, out: &[&str], err: &[&str]) {

@@ -1,7 +1,6 @@
 //! The three machines that fleet's exchanges were recorded on, in one process: the daemon's own API, leader
 //! and agents, over a store and systemds in memory.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Stdio;
@@ -17,6 +16,8 @@ use tokio::process::Command as Process;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+
+use crate::exchange::Said;
 
 /// For anything that happens at once unless it is broken.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -46,13 +47,6 @@ pub struct World {
     pub store: Arc<MemoryStore>,
     _stop: watch::Sender<bool>,
     _rooms: JoinSet<()>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said {
-    pub code: i32,
-    pub out: Vec<String>,
-    pub err: Vec<String>,
 }
 
 impl World {
@@ -177,10 +171,4 @@ impl World {
 async fn propose(store: &MemoryStore, command: Command) {
     let committed = store.propose(vec![command], Instant::now() + SOON).await.unwrap();
     assert!(committed.outcomes[0].is_ok(), "{:?}", committed.outcomes);
-}
-
-/// The allowed differences: each has a name, and a reason in the file that lists them.
-pub fn reasons(text: &str) -> BTreeMap<String, String> {
-    let lines = text.lines().filter_map(|line| line.strip_prefix("reason "));
-    lines.filter_map(|line| line.split_once(": ")).map(|(k, v)| (k.to_string(), v.to_string())).collect()
 }

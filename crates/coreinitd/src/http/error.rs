@@ -111,10 +111,18 @@ fn rejected_status(rejected: &Rejected) -> StatusCode {
     }
 }
 
+/// Many refusals name what was given, and a megabyte may have been given.
+const MESSAGE_BYTES_MAX: usize = 2000;
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = self.status();
-        let error = ErrorDetail { code: status.as_u16(), message: self.to_string() };
+        let mut message = self.to_string();
+        if message.len() > MESSAGE_BYTES_MAX {
+            message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+            message.push('…');
+        }
+        let error = ErrorDetail { code: status.as_u16(), message };
         (status, Json(ErrorBody { error })).into_response()
     }
 }
