@@ -1,11 +1,18 @@
 //! Who votes: what the leader should change next, from the membership and how far each node has come.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::types::{Member, NodeId};
 
 /// A node is caught up when it is no further behind than this many entries.
 const LAG_MAX: u64 = 100;
+/// More voters make each write slower, and two may be lost with five.
+const VOTERS_MAX: usize = 5;
+/// Machines say each second that they are alive.
+const HEARD_MAX: Duration = Duration::from_secs(4);
+/// A voter that is away for longer than a reboot gives its vote to another machine.
+pub const VOTER_GRACE: Duration = Duration::from_secs(60);
 
 /// The membership as the leader sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +23,8 @@ pub struct Members {
     /// The last log index that each node is known to hold.
     pub matched: BTreeMap<NodeId, u64>,
     pub last_index: u64,
+    /// For how long the leader has not heard each node's machine.
+    pub silence: BTreeMap<NodeId, Duration>,
 }
 
 /// One change of the membership.
@@ -23,26 +32,67 @@ pub struct Members {
 pub enum Step {
     /// Make these the voters; nodes that fall out of them are removed.
     Voters(BTreeSet<NodeId>),
+    /// Make these the voters; nodes that fall out of them stay, and hold the state without voting.
+    Swap(BTreeSet<NodeId>),
     /// Drop a learner.
     Remove(NodeId),
 }
 
-/// The next change, if one is due. A machine that lost its store came back under a new id: its old node will
-/// never answer again, so the new one takes its place, as a voter once it has caught up.
+/// The next change, if one is due.
+///
+/// A machine that lost its store came back under a new id: its old node will never answer again, so the new
+/// one takes its place, as a voter once it has caught up. A cluster that has grown gets more voters, always an
+/// odd number of them and at most [`VOTERS_MAX`]. A voter that has not been heard for long changes places with
+/// a learner that has.
 pub fn next_step(members: &Members) -> Option<Step> {
-    for (old, new) in replaced(&members.nodes) {
-        if !members.voters.contains(&old) {
-            return Some(Step::Remove(old));
+    let replaced = replaced(&members.nodes);
+    for (old, new) in &replaced {
+        if !members.voters.contains(old) {
+            return Some(Step::Remove(*old));
         }
-        let matched = members.matched.get(&new).copied().unwrap_or(0);
-        if old != members.leader && matched + LAG_MAX >= members.last_index && matched > 0 {
+        if *old != members.leader && members.has_caught_up(*new) {
             let mut voters = members.voters.clone();
-            voters.remove(&old);
-            voters.insert(new);
+            voters.remove(old);
+            voters.insert(*new);
             return Some(Step::Voters(voters));
         }
     }
-    None
+    let comes_back = |node: &NodeId| replaced.iter().any(|(old, new)| old == node || new == node);
+    let learners = members.nodes.keys().filter(|node| !members.voters.contains(node) && !comes_back(node));
+    let ready = learners.copied().filter(|node| members.is_heard(*node) && members.has_caught_up(*node));
+    let ready: Vec<NodeId> = ready.collect();
+    let wanted = (members.voters.len() + ready.len()).min(VOTERS_MAX);
+    let wanted = if wanted.is_multiple_of(2) { wanted - 1 } else { wanted };
+    if let Some(more) = wanted.checked_sub(members.voters.len()).filter(|more| *more > 0) {
+        let voters: BTreeSet<NodeId> =
+            members.voters.iter().chain(ready.iter().take(more)).copied().collect();
+        // Never a change that the living could not carry out: a majority of those before, and of those after.
+        let living = |nodes: &BTreeSet<NodeId>| {
+            nodes.iter().filter(|node| members.is_heard(**node)).count() > nodes.len() / 2
+        };
+        return (living(&members.voters) && living(&voters)).then_some(Step::Voters(voters));
+    }
+    let silent = |node: &&NodeId| {
+        **node != members.leader
+            && !comes_back(node)
+            && members.silence.get(node).is_some_and(|silence| *silence >= VOTER_GRACE)
+    };
+    let (gone, comes) = (members.voters.iter().find(silent)?, ready.first()?);
+    let mut voters = members.voters.clone();
+    voters.remove(gone);
+    voters.insert(*comes);
+    Some(Step::Swap(voters))
+}
+
+impl Members {
+    fn has_caught_up(&self, node: NodeId) -> bool {
+        let matched = self.matched.get(&node).copied().unwrap_or(0);
+        matched + LAG_MAX >= self.last_index && matched > 0
+    }
+
+    fn is_heard(&self, node: NodeId) -> bool {
+        node == self.leader || self.silence.get(&node).is_some_and(|silence| *silence < HEARD_MAX)
+    }
 }
 
 /// Nodes whose machine has a newer one, with the newest. Ids only grow.
@@ -62,21 +112,29 @@ fn replaced(nodes: &BTreeMap<NodeId, Member>) -> Vec<(NodeId, NodeId)> {
 mod tests {
     use super::*;
 
-    /// `voters` and `learners` as `ID MACHINE` pairs; `matched` of each node.
+    const SOON: Duration = Duration::from_secs(1);
+
+    /// `voters` and `learners` as `ID MACHINE` pairs; `matched` of each node; node 1 leads, and all but the
+    /// `silent` were heard a second ago.
     fn check(
         voters: &[(NodeId, &str)],
         learners: &[(NodeId, &str)],
         matched: &[(NodeId, u64)],
+        silent: &[(NodeId, u64)],
         expected: Option<Step>,
     ) {
         let member = |machine: &str| Member { machine: machine.into(), ..Member::default() };
-        let nodes = voters.iter().chain(learners).map(|(id, machine)| (*id, member(machine))).collect();
+        let nodes: BTreeMap<_, _> =
+            voters.iter().chain(learners).map(|(id, machine)| (*id, member(machine))).collect();
+        let mut silence: BTreeMap<_, _> = nodes.keys().map(|node| (*node, SOON)).collect();
+        silence.extend(silent.iter().map(|(node, seconds)| (*node, Duration::from_secs(*seconds))));
         let members = Members {
             leader: 1,
             voters: voters.iter().map(|(id, _)| *id).collect(),
             nodes,
             matched: matched.iter().copied().collect(),
             last_index: 1000,
+            silence,
         };
         assert_eq!(next_step(&members), expected);
     }
@@ -84,12 +142,50 @@ mod tests {
     #[test]
     fn a_machine_has_one_node() {
         let three = [(1, "a"), (2, "b"), (3, "c")];
-        check(&three, &[], &[], None);
-        check(&three, &[(70, "c")], &[(70, 10)], None);
-        check(&three, &[(70, "c")], &[], None);
-        check(&three, &[(70, "c")], &[(70, 950)], Some(Step::Voters([1, 2, 70].into())));
-        check(&[(1, "a"), (2, "b"), (70, "c")], &[(3, "c")], &[(70, 1000)], Some(Step::Remove(3)));
-        check(&three, &[(70, "c"), (80, "c")], &[(70, 999), (80, 0)], Some(Step::Remove(70)));
-        check(&three, &[(70, "a")], &[(70, 1000)], None);
+        check(&three, &[], &[], &[], None);
+        check(&three, &[(70, "c")], &[(70, 10)], &[], None);
+        check(&three, &[(70, "c")], &[], &[], None);
+        check(&three, &[(70, "c")], &[(70, 950)], &[], Some(Step::Voters([1, 2, 70].into())));
+        check(&[(1, "a"), (2, "b"), (70, "c")], &[(3, "c")], &[(70, 1000)], &[], Some(Step::Remove(3)));
+        check(&three, &[(70, "c"), (80, "c")], &[(70, 999), (80, 0)], &[], Some(Step::Remove(70)));
+        check(&three, &[(70, "a")], &[(70, 1000)], &[], None);
+    }
+
+    #[test]
+    fn a_cluster_that_grows_gets_an_odd_number_of_voters() {
+        let check =
+            |voters: &[(NodeId, &str)], learners: &[(NodeId, &str)], silent: &[(NodeId, u64)], expected| {
+                let matched: Vec<_> = learners.iter().map(|(node, _)| (*node, 1000)).collect();
+                let step = |voters: &[NodeId]| Step::Voters(voters.iter().copied().collect());
+                check(voters, learners, &matched, silent, Option::<&[NodeId]>::map(expected, step));
+            };
+        let one = [(1, "a")];
+        let three = [(1, "a"), (2, "b"), (3, "c")];
+        let five = [(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "e")];
+        check(&one, &[], &[], None);
+        check(&one, &[(70, "b")], &[], None);
+        check(&one, &[(70, "b"), (71, "c")], &[], Some(&[1, 70, 71]));
+        check(&one, &[(70, "b"), (71, "c")], &[(71, 5)], None);
+        check(&one, &[(70, "b"), (71, "c"), (72, "d")], &[(70, 9)], Some(&[1, 71, 72]));
+        check(&[(1, "a"), (2, "b")], &[(70, "c")], &[], Some(&[1, 2, 70]));
+        check(&three, &[(70, "d")], &[], None);
+        check(&three, &[(70, "d"), (71, "e")], &[], Some(&[1, 2, 3, 70, 71]));
+        check(&five, &[(70, "f"), (71, "g")], &[], None);
+        // Machines that come back are counted once.
+        check(&three, &[(70, "b"), (71, "c"), (72, "d")], &[], Some(&[1, 3, 70]));
+        // With two of three away there is no majority to decide it.
+        check(&three, &[(70, "d"), (71, "e")], &[(3, 9)], Some(&[1, 2, 3, 70, 71]));
+        check(&three, &[(70, "d"), (71, "e")], &[(2, 9), (3, 9)], None);
+    }
+
+    #[test]
+    fn a_voter_that_is_long_away_changes_places_with_a_learner() {
+        let three = [(1, "a"), (2, "b"), (3, "c")];
+        let learner = [(70, "d")];
+        check(&three, &learner, &[(70, 1000)], &[(2, 59)], None);
+        check(&three, &learner, &[(70, 1000)], &[(2, 61)], Some(Step::Swap([1, 3, 70].into())));
+        check(&three, &learner, &[(70, 1000)], &[(2, 61), (70, 61)], None);
+        check(&three, &learner, &[(70, 10)], &[(2, 61)], None);
+        check(&three, &[], &[], &[(2, 61)], None);
     }
 }

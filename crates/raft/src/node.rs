@@ -291,10 +291,18 @@ impl Node {
         let metrics = self.metrics();
         let membership = metrics.membership_config.membership();
         let matched = metrics.replication.iter().flatten();
+        let nodes: BTreeMap<NodeId, Member> =
+            membership.nodes().map(|(node, member)| (*node, member.clone())).collect();
+        let silence = nodes.iter().filter_map(|(node, member)| {
+            let machine = machine_id(&member.machine)?;
+            Some((*node, self.silence_of(&machine)))
+        });
+        let silence = silence.collect();
         Members {
             leader: self.identity.node,
             voters: membership.voter_ids().collect(),
-            nodes: membership.nodes().map(|(node, member)| (*node, member.clone())).collect(),
+            nodes,
+            silence,
             matched: matched.filter_map(|(node, id)| Some((*node, id.as_ref()?.index))).collect(),
             last_index: metrics.last_log_index.unwrap_or(0),
         }
@@ -307,6 +315,7 @@ impl Node {
         tracing::info!(?step, "changing the membership");
         let changed = match step {
             Step::Voters(voters) => self.raft.change_membership(ReplaceAllVoters(voters), false).await,
+            Step::Swap(voters) => self.raft.change_membership(ReplaceAllVoters(voters), true).await,
             Step::Remove(node) => self.raft.change_membership(RemoveNodes([node].into()), false).await,
         };
         if let Err(error) = changed {

@@ -1,6 +1,7 @@
 //! Stores of several machines, each at a port of its own of this one.
 
 mod alone;
+mod grown;
 mod twin;
 
 use std::path::Path;
