@@ -88,7 +88,7 @@ impl Cluster {
     // ---- the daemon
 
     /// The path of the daemon's socket from here.
-    fn socket(&self, host: &str) -> Result<PathBuf, String> {
+    pub fn socket(&self, host: &str) -> Result<PathBuf, String> {
         self.rack.path(host, SOCKET).ok_or_else(|| format!("{host} is off"))
     }
 

@@ -1,19 +1,23 @@
 //! How long a whole list takes through fleet's API, page by page, and what the longest page takes.
 //!
 //!     cargo run --release -p tests --bin bench_listing [-- UNITS...]
+//!     cargo run --release -p tests --bin bench_listing hosts [UNITS]
 //!
 //! The daemon's API over a store in memory, on a Unix socket; a caller that asks for one page after the
 //! other, each on a connection of its own. What a page costs beyond this is one round of the leader's to a
-//! majority, since each read is linearizable. Beside it: `/v1/units`, everything in one answer.
+//! majority, since each read is linearizable: the second form shows it, on the rack's three hosts, with units
+//! that are not started. Beside it: `/v1/units`, everything in one answer.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api::v1::State;
 use cluster::{Command, DesiredState, MachineId, MachineInfo, Observed, UnitFile, UnitName};
 use coreinitd::http::{self, HttpParts, InitError};
 use futures::FutureExt;
 use store::{MemoryStore, Store};
+use tests::deploy::{Cluster, set};
 use tests::http::call;
 use tokio::sync::watch;
 
@@ -22,6 +26,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 const CHUNK: usize = 2500;
 
 fn main() {
+    let mut words = std::env::args().skip(1);
+    if words.next().is_some_and(|word| word == "hosts") {
+        return on_hosts(words.next().and_then(|text| text.parse().ok()).unwrap_or(5000));
+    }
     let units: Vec<usize> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
     let units = if units.is_empty() { vec![1000, 5000, 20_000, 100_000] } else { units };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -59,6 +67,25 @@ async fn bench(count: usize) {
     asked.await.expect("the caller does not panic");
     stop.send_replace(true);
     let _ = server.await;
+}
+
+fn on_hosts(count: usize) {
+    let cluster = Cluster::up(3);
+    let leader = cluster.formed();
+    let unit =
+        |number: usize| set(&format!("unit-{number:06}.service"), Some(&text(number)), State::Inactive);
+    let units: Vec<_> = (0..count).map(unit).collect();
+    for chunk in units.chunks(250) {
+        cluster.batch(&leader, chunk.to_vec()).expect("they are stored");
+    }
+    println!("list             units  pages    all ms  p50 ms  max ms");
+    for host in cluster.rack.hosts() {
+        println!("{host}, {}", if *host == leader { "the leader" } else { "a follower" });
+        let socket = cluster.socket(host).expect("the host is on");
+        pages(&socket, "units");
+        tell("/fleet/v1/units", count, pages(&socket, "units"));
+        tell("/v1/units", count, vec![whole(&socket)]);
+    }
 }
 
 fn tell(list: &str, count: usize, mut times: Vec<Duration>) {
@@ -105,13 +132,6 @@ async fn fill(store: &MemoryStore, count: usize) {
     let register = (0..10).map(|n| Command::RegisterMachine { id: machine(n), info: info.clone() });
     propose(register.collect()).await;
     let name = |number: usize| UnitName::new(&format!("unit-{number:06}.service")).expect("a name");
-    let text = |number: usize| {
-        format!(
-            "[Unit]\nDescription=Number {number} of many\nAfter=network-online.target\n\n[Service]\n\
-             ExecStart=/usr/bin/server --number {number}\nRestart=always\nRestartSec=1s\n\n\
-             [X-Fleet]\nMachineMetadata=disk=ssd\n"
-        )
-    };
     let numbers: Vec<usize> = (0..count).collect();
     for chunk in numbers.chunks(CHUNK) {
         let desired = Some(DesiredState::Launched);
@@ -139,4 +159,12 @@ async fn fill(store: &MemoryStore, count: usize) {
         });
         propose(homes.collect()).await;
     }
+}
+
+fn text(number: usize) -> String {
+    format!(
+        "[Unit]\nDescription=Number {number} of many\nAfter=network-online.target\n\n[Service]\n\
+         ExecStart=/usr/bin/server --number {number}\nRestart=always\nRestartSec=1s\n\n\
+         [X-Fleet]\nMachineMetadata=disk=ssd\n"
+    )
 }
