@@ -41,9 +41,9 @@ pub enum Step {
 /// The next change, if one is due.
 ///
 /// A machine that lost its store came back under a new id: its old node will never answer again, so the new
-/// one takes its place, as a voter once it has caught up. A cluster that has grown gets more voters, always an
-/// odd number of them and at most [`VOTERS_MAX`]. A voter that has not been heard for long changes places with
-/// a learner that has.
+/// one takes its place, as a voter once it has caught up. A cluster that has grown gets more voters, always
+/// an odd number of them and at most [`VOTERS_MAX`]. A voter that has not been heard for long changes places
+/// with a learner that has.
 pub fn next_step(members: &Members) -> Option<Step> {
     let replaced = replaced(&members.nodes);
     for (old, new) in &replaced {
