@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::ClusterState;
-use store::Role;
+use store::{ReadError, Role};
 use tokio::sync::watch;
 
 use crate::belonging::Belonging;
@@ -89,6 +89,18 @@ impl Shared {
             *refusal = new;
             changed
         });
+    }
+
+    /// Whether there is a cluster in etcd that this machine may use; `is_read`: it has seen what etcd holds.
+    pub fn formed(&self, is_read: bool) -> Result<(), ReadError> {
+        let refusal = self.refusal.borrow().clone();
+        let no_cluster = self.state.borrow().cluster.is_none();
+        match refusal {
+            Some(hint) => Err(ReadError::Unformed { hint }),
+            None if !is_read => Err(ReadError::Unavailable { reason: self.why() }),
+            None if no_cluster => Err(ReadError::Unformed { hint: "it is being formed in etcd".into() }),
+            None => Ok(()),
+        }
     }
 
     /// For people: why etcd cannot be used now.

@@ -111,8 +111,9 @@ fn of_global(state: &ClusterState, name: &UnitName) -> (String, Vec<Opinion>) {
             globals_on(globals.iter().map(|(name, asked)| (*name, asked)), machine, &metadata, there);
         let is_home = chosen.iter().any(|(chosen, _)| *chosen == name);
         let mut reasons = Vec::new();
+        // What stands there stands there still, and would do nobody any good.
+        reasons.extend((machine.liveness == Liveness::Lost).then(|| "the machine is lost".into()));
         if !is_home {
-            reasons.extend((machine.liveness == Liveness::Lost).then(|| "the machine is lost".into()));
             reasons.extend((!machine.schedulable).then(|| "the machine is cordoned".into()));
             let unmet = own.unmet(&metadata).into_iter();
             reasons.extend(unmet.map(|lack| format!("local Machine metadata insufficient: needs {lack}")));

@@ -19,6 +19,9 @@ pub const VOTER_GRACE: Duration = Duration::from_secs(60);
 pub struct Members {
     pub leader: NodeId,
     pub voters: BTreeSet<NodeId>,
+    /// Those who are to vote after a change that is half done: a majority of them and one of those before
+    /// decide until it is finished.
+    pub wanted: Option<BTreeSet<NodeId>>,
     pub nodes: BTreeMap<NodeId, Member>,
     /// The last log index that each node is known to hold.
     pub matched: BTreeMap<NodeId, u64>,
@@ -34,6 +37,8 @@ pub enum Step {
     Voters(BTreeSet<NodeId>),
     /// Make these the voters; nodes that fall out of them stay, and hold the state without voting.
     Swap(BTreeSet<NodeId>),
+    /// Finish a change that its leader did not live to finish; nodes that fall out of them stay.
+    Finish(BTreeSet<NodeId>),
     /// Drop a learner.
     Remove(NodeId),
 }
@@ -45,6 +50,9 @@ pub enum Step {
 /// an odd number of them and at most [`VOTERS_MAX`]. A voter that has not been heard for long changes places
 /// with a learner that has.
 pub fn next_step(members: &Members) -> Option<Step> {
+    if let Some(wanted) = &members.wanted {
+        return Some(Step::Finish(wanted.clone()));
+    }
     let replaced = replaced(&members.nodes);
     for (old, new) in &replaced {
         if !members.voters.contains(old) {
@@ -131,6 +139,7 @@ mod tests {
         let members = Members {
             leader: 1,
             voters: voters.iter().map(|(id, _)| *id).collect(),
+            wanted: None,
             nodes,
             matched: matched.iter().copied().collect(),
             last_index: 1000,
@@ -176,6 +185,15 @@ mod tests {
         // With two of three away there is no majority to decide it.
         check(&three, &[(70, "d"), (71, "e")], &[(3, 9)], Some(&[1, 2, 3, 70, 71]));
         check(&three, &[(70, "d"), (71, "e")], &[(2, 9), (3, 9)], None);
+    }
+
+    #[test]
+    fn a_change_that_is_half_done_is_finished_first() {
+        let wanted: BTreeSet<NodeId> = [1, 2, 70].into();
+        let members = Members { leader: 1, voters: [1, 2, 3, 70].into(), ..Members::default() };
+        assert_eq!(next_step(&members), None);
+        let members = Members { wanted: Some(wanted.clone()), ..members };
+        assert_eq!(next_step(&members), Some(Step::Finish(wanted)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One running Raft node: what it answers its peers, and what it does while it leads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::peers::Peers;
 use crate::state_machine::StateMachine;
 use crate::transport::Caller;
 use crate::twin::{self, Told};
-use crate::types::{Member, NodeId, TypeConfig};
+use crate::types::{Member, NodeId, TypeConfig, Vote};
 
 pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
@@ -79,7 +79,7 @@ impl Node {
                     });
                 };
                 // Only the member that the machine is now: a former life says nothing about this one.
-                if !self.is_member(node, &machine) {
+                if self.member(node).is_none_or(|member| member.machine != machine) {
                     return Err(Refusal::Stranger);
                 }
                 if let Some(machine) = machine_id(&machine) {
@@ -97,21 +97,14 @@ impl Node {
     /// A machine leads, votes, reports and joins in no other's name. What its users ask for passes: each
     /// daemon has looked at its own.
     fn speaks_for_itself(&self, caller: &MachineId, request: &Request) -> Result<(), Refusal> {
-        let by_node = |node: NodeId| {
-            let metrics = self.raft.server_metrics();
-            let metrics = metrics.borrow_watched();
-            let member = metrics.membership_config.membership().get_node(&node);
-            member.map(|member| member.machine.clone())
+        let voted_for = |vote: &Vote| {
+            self.member(vote.leader_id.voted_for).map(|member| member.machine).into_iter().collect()
         };
         let claimed: Vec<String> = match request {
-            Request::Append(request) => by_node(request.vote.leader_id.voted_for).into_iter().collect(),
-            Request::Vote(request) | Request::PreVote(request) => {
-                by_node(request.vote.leader_id.voted_for).into_iter().collect()
-            }
-            Request::Snapshot { vote, .. } => by_node(vote.leader_id.voted_for).into_iter().collect(),
-            Request::TransferLeader(request) => {
-                by_node(request.from_leader().leader_id.voted_for).into_iter().collect()
-            }
+            Request::Append(request) => voted_for(&request.vote),
+            Request::Vote(request) | Request::PreVote(request) => voted_for(&request.vote),
+            Request::Snapshot { vote, .. } => voted_for(vote),
+            Request::TransferLeader(request) => voted_for(request.from_leader()),
             Request::Here { machine, .. } | Request::Join { machine, .. } => vec![machine.clone()],
             Request::Propose { commands } => {
                 let claimed = commands.iter().filter_map(|command| match command {
@@ -194,11 +187,10 @@ impl Node {
         silence.get(machine).copied().unwrap_or(Duration::MAX)
     }
 
-    fn is_member(&self, node: NodeId, machine: &str) -> bool {
+    fn member(&self, node: NodeId) -> Option<Member> {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
-        let member = metrics.membership_config.membership().get_node(&node);
-        member.is_some_and(|member| member.machine == machine)
+        metrics.membership_config.membership().get_node(&node).cloned()
     }
 
     pub fn metrics(&self) -> RaftMetrics<TypeConfig> {
@@ -232,16 +224,25 @@ impl Node {
         }
     }
 
-    /// Who votes as this node knows it, and how far it has applied the log.
+    /// Who votes as this node knows it, and how far it has applied the log. While the voters are being
+    /// changed those before count, who must all agree with it: it may yet be lost with them.
     pub fn voting(&self) -> Voting {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let voters: Vec<_> = metrics.membership_config.membership().voter_ids().collect();
+        let voters = metrics.committed_membership_config.membership().get_joint_config().first();
         Voting {
-            voters: voters.len(),
-            votes: voters.contains(&self.identity.node),
+            voters: voters.map_or(0, BTreeSet::len),
+            votes: voters.is_some_and(|voters| voters.contains(&self.identity.node)),
             applied_index: metrics.last_applied.as_ref().map_or(0, |id| id.index),
         }
+    }
+
+    /// Of each of these groups a majority is needed; two while the voters are being changed, those before
+    /// first.
+    pub fn voters(&self) -> Vec<BTreeSet<NodeId>> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().get_joint_config().clone()
     }
 
     fn term(&self) -> u64 {
@@ -271,11 +272,9 @@ impl Node {
     /// The leader by openraft's book, however long it has been silent; `None` when it is this node or
     /// unknown.
     pub fn leader(&self) -> Option<(NodeId, Member)> {
-        let metrics = self.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        let leader = metrics.current_leader.filter(|leader| *leader != self.identity.node)?;
-        let member = metrics.membership_config.membership().get_node(&leader)?.clone();
-        Some((leader, member))
+        let leader = self.raft.server_metrics().borrow_watched().current_leader;
+        let leader = leader.filter(|leader| *leader != self.identity.node)?;
+        Some((leader, self.member(leader)?))
     }
 
     /// Where that machine listens for its peers; of its lives the newest, when it has just come back anew.
@@ -301,6 +300,10 @@ impl Node {
         Members {
             leader: self.identity.node,
             voters: membership.voter_ids().collect(),
+            wanted: match membership.get_joint_config().as_slice() {
+                [_, wanted] => Some(wanted.clone()),
+                _ => None,
+            },
             nodes,
             silence,
             matched: matched.filter_map(|(node, id)| Some((*node, id.as_ref()?.index))).collect(),
@@ -315,7 +318,9 @@ impl Node {
         tracing::info!(?step, "changing the membership");
         let changed = match step {
             Step::Voters(voters) => self.raft.change_membership(ReplaceAllVoters(voters), false).await,
-            Step::Swap(voters) => self.raft.change_membership(ReplaceAllVoters(voters), true).await,
+            Step::Swap(voters) | Step::Finish(voters) => {
+                self.raft.change_membership(ReplaceAllVoters(voters), true).await
+            }
             Step::Remove(node) => self.raft.change_membership(RemoveNodes([node].into()), false).await,
         };
         if let Err(error) = changed {

@@ -179,14 +179,7 @@ impl V2 {
     }
 
     fn formed(&self) -> Result<(), ReadError> {
-        let refusal = self.shared.refusal.borrow().clone();
-        let no_cluster = self.shared.state.borrow().cluster.is_none();
-        match refusal {
-            Some(hint) => Err(ReadError::Unformed { hint }),
-            None if self.mirror.view().is_none() => Err(ReadError::Unavailable { reason: self.shared.why() }),
-            None if no_cluster => Err(ReadError::Unformed { hint: "it is being formed in etcd".into() }),
-            None => Ok(()),
-        }
+        self.shared.formed(self.mirror.view().is_some())
     }
 
     /// Whether etcd knows that this machine is there.

@@ -9,11 +9,13 @@ mod wire;
 use std::path::Path;
 use std::sync::Arc;
 
+use cluster::{Command, DesiredState};
 use etcd_compat::{Api, EtcdStore, Options, PREFIX};
-use store::Store;
-use store::conformance::{Member, machine};
+use store::conformance::{Member, PATIENCE, machine, set, unit};
+use store::{Role, Store};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use process::Etcd;
 
@@ -34,6 +36,25 @@ pub fn options(id: &str, dir: &Path, endpoints: Vec<String>, api: Option<Api>) -
         tls: None,
         cluster_name: "test".into(),
         dir: dir.join(id),
+    }
+}
+
+pub fn leads(role: &Role) -> bool {
+    matches!(role, Role::Leader { .. })
+}
+
+pub fn write(name: &str) -> Command {
+    set(&unit(&format!("{name}.service")), name, DesiredState::Inactive)
+}
+
+/// Proposes until it is made; what a failing etcd leaves unknown is asked again.
+pub async fn written(member: &Member, name: &str) {
+    let begin = Instant::now();
+    loop {
+        match member.try_propose(vec![write(name)]).await {
+            Ok(committed) => return assert!(committed.outcomes[0].is_ok()),
+            Err(error) => assert!(begin.elapsed() < PATIENCE, "{error}"),
+        }
     }
 }
 

@@ -1,34 +1,16 @@
 //! On etcd's v2 interface, which etcd 3.4 has beside the other with `--enable-v2`.
 
-use cluster::{Command, DesiredState, Kind};
+use cluster::{Command, Kind};
 use etcd_compat::Api;
-use store::conformance::{Member, PATIENCE, run, set, unit};
+use store::conformance::{PATIENCE, run, unit};
 use store::{ProposeError, Role};
 use tokio::time::{Instant, timeout};
 
 use crate::process::Etcd;
 use crate::wire::Wire;
-use crate::{Machines, options};
+use crate::{Machines, leads, options, write, written};
 
 const V2: Option<Api> = Some(Api::V2);
-
-fn leads(role: &Role) -> bool {
-    matches!(role, Role::Leader { .. })
-}
-
-fn write(name: &str) -> Command {
-    set(&unit(&format!("{name}.service")), name, DesiredState::Inactive)
-}
-
-async fn written(member: &Member, name: &str) {
-    let begin = Instant::now();
-    loop {
-        match member.try_propose(vec![write(name)]).await {
-            Ok(committed) => return assert!(committed.outcomes[0].is_ok()),
-            Err(error) => assert!(begin.elapsed() < PATIENCE, "{error}"),
-        }
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_keeps_what_every_store_promises() {

@@ -2,34 +2,15 @@
 
 use cluster::{Command, DesiredState, Kind};
 use etcd_compat::{Api, User};
-use store::conformance::{Member, PATIENCE, file, register, run, set, unit};
+use store::conformance::{PATIENCE, file, register, run, set, unit};
 use store::{ProposeError, ReadError, Role};
 use tokio::time::{Instant, timeout};
 
 use crate::process::Etcd;
 use crate::wire::Wire;
-use crate::{Machines, options};
+use crate::{Machines, leads, options, write, written};
 
 const V3: Option<Api> = Some(Api::V3);
-
-fn leads(role: &Role) -> bool {
-    matches!(role, Role::Leader { .. })
-}
-
-fn write(name: &str) -> Command {
-    set(&unit(&format!("{name}.service")), name, DesiredState::Inactive)
-}
-
-/// Proposes until it is made; what a failing etcd leaves unknown is asked again.
-async fn written(member: &Member, name: &str) {
-    let begin = Instant::now();
-    loop {
-        match member.try_propose(vec![write(name)]).await {
-            Ok(committed) => return assert!(committed.outcomes[0].is_ok()),
-            Err(error) => assert!(begin.elapsed() < PATIENCE, "{error}"),
-        }
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_keeps_what_every_store_promises() {

@@ -74,10 +74,18 @@ impl Shared {
     }
 
     fn no_leader(&self) -> String {
-        let voters = self.node.get().map_or(0, |node| node.raft.voter_ids().count());
-        let majority = voters / 2 + 1;
-        let mut why =
-            format!("{majority} of the {voters} voting machines must be running and reach each other");
+        let groups = self.node.get().map(|node| node.voters()).unwrap_or_default();
+        let (now, before) = match groups.as_slice() {
+            [before, wanted, ..] => (wanted.len(), Some(before.len())),
+            [now] => (now.len(), None),
+            [] => (0, None),
+        };
+        let mut why = format!("{} of the {now} voting machines", now / 2 + 1);
+        // A change of the voters that is half done needs both.
+        if let Some(before) = before {
+            why.push_str(&format!(", and {} of the {before} that voted before,", before / 2 + 1));
+        }
+        why.push_str(" must be running and reach each other");
         for stranger in self.peers.strangers() {
             why.push_str("; ");
             why.push_str(&stranger);
