@@ -1,5 +1,8 @@
 //! What can be typed.
 
+mod cluster;
+mod import;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +11,9 @@ use clap_complete::engine::ArgValueCompleter;
 
 use crate::completion::{machines, units, units_or_machines};
 use crate::connect::Connection;
+
+pub use cluster::{BackendName, ClusterCommand, Migrate};
+pub use import::{FleetSource, ImportCommand};
 
 /// systemd at the level of the cluster: start unit files on one of many machines.
 #[derive(Debug, Parser)]
@@ -352,78 +358,6 @@ pub struct Read {
     /// Answer from what this machine knows, which may be old; needs no leader
     #[arg(long)]
     pub stale: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ImportCommand {
-    /// A fleet cluster's units and what is wanted of them, from fleet's own keys; nothing there is changed
-    Fleet(FleetSource),
-}
-
-#[derive(Debug, Args)]
-pub struct FleetSource {
-    /// A member of fleet's etcd, with its v2 interface
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:2379")]
-    pub etcd: String,
-    /// fleet's etcd_key_prefix
-    #[arg(long, value_name = "PREFIX", default_value = etcd_compat::FLEET_PREFIX)]
-    pub prefix: String,
-    /// Only tell what would be taken over
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Replace units that are here already and have other files
-    #[arg(long)]
-    pub replace: bool,
-    /// Who vouches for an https etcd, in PEM
-    #[arg(long, value_name = "FILE")]
-    pub etcd_ca: Option<PathBuf>,
-    #[arg(long, value_name = "FILE", hide_short_help = true)]
-    pub etcd_cert: Option<PathBuf>,
-    #[arg(long, value_name = "FILE", hide_short_help = true)]
-    pub etcd_key: Option<PathBuf>,
-    #[arg(long, value_name = "NAME", hide_short_help = true)]
-    pub etcd_user: Option<String>,
-    #[arg(long, value_name = "FILE", hide_short_help = true)]
-    pub etcd_password_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ClusterCommand {
-    /// Make this machine a cluster by itself
-    Init {
-        /// What the cluster is called
-        #[arg(long)]
-        name: Option<String>,
-    },
-    /// Tell who leads, and what this machine is in the cluster
-    Status,
-    /// Move the cluster's state from the daemons into an etcd, or back, while no daemon runs
-    Migrate(Migrate),
-}
-
-#[derive(Debug, Args)]
-pub struct Migrate {
-    /// Where the state is; it is left there untouched
-    #[arg(long, value_enum)]
-    pub from: BackendName,
-    /// Where it goes; nothing may be there yet
-    #[arg(long, value_enum)]
-    pub to: BackendName,
-    /// The daemon's configuration, with the data folder and the etcd
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// The members of the etcd, if the configuration does not name them
-    #[arg(long, value_name = "URL", value_delimiter = ',')]
-    pub etcd: Vec<String>,
-    /// The daemon's program
-    #[arg(long, value_name = "FILE", default_value = "coreinitd", hide_short_help = true)]
-    pub daemon: PathBuf,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum BackendName {
-    Raft,
-    Etcd,
 }
 
 /// `90s`, `500ms`, `1.5h`; a bare number is seconds.
