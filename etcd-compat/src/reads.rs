@@ -23,8 +23,8 @@ pub fn reads(command: &Command) -> Reads {
             vec![Key::Unit(unit.clone()), Key::Assignment(unit.clone()), Key::Machine(machine.clone())]
         }
         Command::Unassign { unit, .. } => vec![Key::Assignment(unit.clone())],
-        Command::RegisterMachine { id, .. }
-        | Command::SetMachineMetadata { id, .. }
+        Command::RegisterMachine { id, .. } => vec![Key::Machine(id.clone()), Key::Expelled(id.clone())],
+        Command::SetMachineMetadata { id, .. }
         | Command::SetSchedulable { id, .. }
         | Command::RemoveMachine { id } => vec![Key::Machine(id.clone())],
         Command::MarkLost { machine } | Command::MarkReady { machine } => vec![Key::Machine(machine.clone())],
@@ -35,8 +35,13 @@ pub fn reads(command: &Command) -> Reads {
             let to = to.iter().map(|to| Key::Machine(to.clone()));
             [Key::Assignment(unit.clone())].into_iter().chain(to).collect()
         }
+        Command::CreateToken { id, .. } | Command::UseToken { id, .. } | Command::RevokeToken { id } => {
+            vec![Key::Token(id.clone())]
+        }
+        Command::Expel { machine, .. } | Command::Readmit { machine } => vec![Key::Expelled(machine.clone())],
     };
-    Reads { keys, all_assignments: matches!(command, Command::RemoveMachine { .. }) }
+    let all_assignments = matches!(command, Command::RemoveMachine { .. } | Command::Expel { .. });
+    Reads { keys, all_assignments }
 }
 
 /// Whether the command is the leader's decision: a machine that does not lead any more must not have it made.
@@ -55,7 +60,12 @@ pub fn is_leaders(command: &Command) -> bool {
         | Command::Report { .. }
         | Command::RemoveMachine { .. }
         | Command::SetSchedulable { .. }
-        | Command::MoveUnit { .. } => false,
+        | Command::MoveUnit { .. }
+        | Command::CreateToken { .. }
+        | Command::UseToken { .. }
+        | Command::RevokeToken { .. }
+        | Command::Expel { .. }
+        | Command::Readmit { .. } => false,
     }
 }
 

@@ -3,8 +3,8 @@
 //! What is written here is read by other versions of this program, and by people with etcdctl.
 
 use cluster::{
-    Assignment, Change, Cluster, DesiredState, Generation, Machine, MachineId, Observed, Revision, Unit,
-    UnitFile, UnitName,
+    Assignment, Change, Cluster, DesiredState, Expelled, Generation, Machine, MachineId, Observed, Revision,
+    Token, Unit, UnitFile, UnitName,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,8 @@ pub enum Key {
     Assignment(UnitName),
     Machine(MachineId),
     Observed(UnitName, MachineId),
+    Token(String),
+    Expelled(MachineId),
 }
 
 impl Key {
@@ -35,6 +37,8 @@ impl Key {
             Key::Assignment(unit) => format!("assignments/{unit}"),
             Key::Machine(machine) => format!("machines/{machine}"),
             Key::Observed(unit, machine) => format!("observed/{unit}/{machine}"),
+            Key::Token(id) => format!("tokens/{id}"),
+            Key::Expelled(machine) => format!("expelled/{machine}"),
         }
     }
 
@@ -47,6 +51,10 @@ impl Key {
             Some(("units", name)) => Some(Key::Unit(unit(name)?)),
             Some(("assignments", name)) => Some(Key::Assignment(unit(name)?)),
             Some(("machines", id)) => Some(Key::Machine(machine(id)?)),
+            Some(("tokens", id)) if id.bytes().all(|b| b.is_ascii_alphanumeric()) && !id.is_empty() => {
+                Some(Key::Token(id.into()))
+            }
+            Some(("expelled", id)) => Some(Key::Expelled(machine(id)?)),
             Some(("observed", rest)) => {
                 let (name, id) = rest.rsplit_once('/')?;
                 Some(Key::Observed(unit(name)?, machine(id)?))
@@ -63,6 +71,8 @@ impl Key {
             Key::Assignment(name) => Some(Change::Assignment(name, None)),
             Key::Machine(id) => Some(Change::Machine(id, None)),
             Key::Observed(name, id) => Some(Change::Observed(name, id, None)),
+            Key::Token(id) => Some(Change::Token(id, None)),
+            Key::Expelled(id) => Some(Change::Expelled(id, None)),
         }
     }
 }
@@ -112,6 +122,8 @@ pub fn encode(change: &Change) -> (Key, Option<Vec<u8>>) {
         Change::Assignment(name, new) => (Key::Assignment(name.clone()), new.as_ref().map(value)),
         Change::Machine(id, new) => (Key::Machine(id.clone()), new.as_ref().map(value)),
         Change::Observed(name, id, new) => (Key::Observed(name.clone(), id.clone()), new.as_ref().map(value)),
+        Change::Token(id, new) => (Key::Token(id.clone()), new.as_ref().map(value)),
+        Change::Expelled(id, new) => (Key::Expelled(id.clone()), new.as_ref().map(value)),
     }
 }
 
@@ -133,6 +145,8 @@ pub fn decode(key: &Key, bytes: Option<&[u8]>, at: Revision) -> Result<Change, R
         Key::Assignment(name) => Change::Assignment(name, Some(read::<Assignment>(key, bytes)?)),
         Key::Machine(id) => Change::Machine(id, Some(read::<Machine>(key, bytes)?)),
         Key::Observed(name, id) => Change::Observed(name, id, Some(read::<Observed>(key, bytes)?)),
+        Key::Token(id) => Change::Token(id, Some(read::<Token>(key, bytes)?)),
+        Key::Expelled(id) => Change::Expelled(id, Some(read::<Expelled>(key, bytes)?)),
     })
 }
 
@@ -154,7 +168,10 @@ pub fn records(state: &cluster::ClusterState) -> impl Iterator<Item = Change> {
     let machines = state.machines.iter().map(|(id, m)| Change::Machine(id.clone(), Some((**m).clone())));
     let observed = state.observed.iter();
     let observed = observed.map(|((n, id), o)| Change::Observed(n.clone(), id.clone(), Some((**o).clone())));
-    cluster.chain(units).chain(assignments).chain(machines).chain(observed)
+    let tokens = state.tokens.iter().map(|(id, t)| Change::Token(id.clone(), Some((**t).clone())));
+    let expelled = state.expelled.iter();
+    let expelled = expelled.map(|(id, e)| Change::Expelled(id.clone(), Some((**e).clone())));
+    cluster.chain(units).chain(assignments).chain(machines).chain(observed).chain(tokens).chain(expelled)
 }
 
 #[cfg(test)]

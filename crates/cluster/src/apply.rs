@@ -50,6 +50,11 @@ impl ClusterState {
                 self.alter_machine(id, |machine| machine.schedulable = *schedulable)
             }
             Command::MoveUnit { unit, machine, to } => self.move_unit(unit, machine, to.as_ref()),
+            Command::CreateToken { id, token } => self.create_token(id, token),
+            Command::UseToken { id, digest, machine, at } => self.use_token(id, digest, machine, *at),
+            Command::RevokeToken { id } => self.revoke_token(id),
+            Command::Expel { machine, expelled } => self.expel(machine, expelled),
+            Command::Readmit { machine } => Ok(self.readmit(machine)),
         }
     }
 
@@ -158,6 +163,9 @@ impl ClusterState {
     }
 
     fn register_machine(&self, id: &MachineId, info: &MachineInfo) -> Result<Applied, Rejected> {
+        if self.expelled.contains_key(id) {
+            return Err(Rejected::MachineExpelled { machine: id.clone() });
+        }
         if self.machines.contains_key(id) {
             return self.alter_machine(id, |machine| machine.info = info.clone());
         }

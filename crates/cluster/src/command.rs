@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Assignment, Cluster, DesiredState, Machine, MachineInfo, Observed, Unit};
+use crate::record::{
+    Assignment, Cluster, DesiredState, Expelled, Machine, MachineInfo, Observed, Token, Unit,
+};
 use crate::{Generation, MachineId, UnitFile, UnitName};
 
 /// One change that somebody asks for. Each touches one record at most, so that a store which can compare only
@@ -82,6 +84,30 @@ pub enum Command {
         machine: MachineId,
         to: Option<MachineId>,
     },
+    /// An administrator lets machines in, by a token that is kept as its digest only.
+    CreateToken {
+        id: String,
+        token: Token,
+    },
+    /// A machine shows a token; `at` is the second in which it did. Refused when the token does not let it in.
+    UseToken {
+        id: String,
+        digest: String,
+        machine: MachineId,
+        at: u64,
+    },
+    RevokeToken {
+        id: String,
+    },
+    /// A machine is not to come back by itself. Refused while units are assigned to it.
+    Expel {
+        machine: MachineId,
+        expelled: Expelled,
+    },
+    /// A machine that was expelled may come back.
+    Readmit {
+        machine: MachineId,
+    },
 }
 
 /// One record put or deleted: the whole effect of a command.
@@ -92,6 +118,8 @@ pub enum Change {
     Assignment(UnitName, Option<Assignment>),
     Machine(MachineId, Option<Machine>),
     Observed(UnitName, MachineId, Option<Observed>),
+    Token(String, Option<Token>),
+    Expelled(MachineId, Option<Expelled>),
 }
 
 /// An accepted command: what it was to its record, and the change, if there was any.
@@ -144,4 +172,14 @@ pub enum Rejected {
     MachineCordoned { machine: MachineId },
     #[error("unit {name} is on machine {machine} already")]
     AlreadyThere { name: UnitName, machine: MachineId },
+    #[error("there is no such token; `corectl token create` on a member makes one")]
+    TokenUnknown,
+    #[error("the token has ended; `corectl token create` on a member makes another")]
+    TokenExpired,
+    #[error("the token is used up; `corectl token create` on a member makes another")]
+    TokenUsed,
+    #[error("a token of that name exists already")]
+    TokenExists,
+    #[error("machine {machine} was removed from the cluster")]
+    MachineExpelled { machine: MachineId },
 }

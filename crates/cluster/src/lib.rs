@@ -7,6 +7,7 @@
 //! The front door: [`UnitFile::parse`], [`ClusterState::apply`], [`schedule`], [`plan`].
 
 mod activation;
+mod admission;
 mod apply;
 mod command;
 mod explain;
@@ -31,8 +32,8 @@ pub use global::wanted_on;
 pub use ids::{Generation, IdError, MachineId, Revision};
 pub use plan::{Action, Current, Desired, Job, JobKind, plan};
 pub use record::{
-    Assignment, Cluster, Condition, DesiredState, Failure, Leaving, Liveness, Machine, MachineInfo, Observed,
-    Unit,
+    Assignment, Cluster, Condition, DesiredState, Expelled, Failure, Leaving, Liveness, Machine, MachineInfo,
+    Observed, Token, Unit,
 };
 pub use relocate::{MoveRefused, Relocation, move_unit, rebalance};
 pub use requirement::{RequirementError, Requirements, Warning, is_global, launch_states, validate};

@@ -1,6 +1,6 @@
 //! The records that make up the cluster's state. Each has one writer, named in its doc.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -184,4 +184,28 @@ pub struct Cluster {
     pub name: String,
     /// The newest command that may be proposed: every member must know it.
     pub feature_level: u32,
+}
+
+/// What lets machines in. Written by an administrator, and by each machine that uses it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// SHA-256 of the token's secret part, in hexadecimal: what is stored lets nobody in.
+    pub digest: String,
+    /// In seconds since 1970, by the clock of the machine that made it.
+    pub created_at: u64,
+    /// It lets nobody in from this second on; `None`: it never ends.
+    pub expires_at: Option<u64>,
+    /// How many more machines it lets in; `None`: any number.
+    pub uses_left: Option<u32>,
+    /// Those it has let in. One that asks again, such as after a crash, is not counted again.
+    pub used_by: BTreeSet<MachineId>,
+}
+
+/// A machine that was removed. Written by an administrator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expelled {
+    /// In seconds since 1970.
+    pub at: u64,
+    /// The host name that it had, for people.
+    pub name: String,
 }

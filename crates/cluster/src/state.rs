@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use self::read_map::read_map;
 use crate::command::{Change, Command, Outcome};
-use crate::record::{Assignment, Cluster, Machine, Observed, Unit};
+use crate::record::{Assignment, Cluster, Expelled, Machine, Observed, Token, Unit};
 use crate::{MachineId, Revision, UnitName};
 
 /// The records, each behind an `Arc` so that two snapshots share what did not change between them.
@@ -26,6 +26,11 @@ pub struct ClusterState {
     pub machines: OrdMap<MachineId, Arc<Machine>>,
     #[serde(deserialize_with = "read_map")]
     pub observed: OrdMap<(UnitName, MachineId), Arc<Observed>>,
+    #[serde(deserialize_with = "read_map")]
+    pub tokens: OrdMap<String, Arc<Token>>,
+    /// Machines that were removed, and are not taken back unasked.
+    #[serde(deserialize_with = "read_map")]
+    pub expelled: OrdMap<MachineId, Arc<Expelled>>,
 }
 
 impl ClusterState {
@@ -58,6 +63,8 @@ impl ClusterState {
             Change::Assignment(name, assignment) => put(&mut self.assignments, name, assignment),
             Change::Machine(id, machine) => put(&mut self.machines, id, machine),
             Change::Observed(name, id, observed) => put(&mut self.observed, (name, id), observed),
+            Change::Token(id, token) => put(&mut self.tokens, id, token),
+            Change::Expelled(id, expelled) => put(&mut self.expelled, id, expelled),
         }
     }
 

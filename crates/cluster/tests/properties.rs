@@ -5,9 +5,9 @@ mod model;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cluster::{
-    Action, Assignment, ClusterState, Command, Desired, DesiredState, Generation, Liveness, MachineId,
-    MachineInfo, Observed, Revision, Schedule, Scheduler, UnitHash, UnitName, is_global, move_unit, plan,
-    rebalance, schedule, validate, wanted_on,
+    Action, Assignment, ClusterState, Command, Desired, DesiredState, Expelled, Generation, Liveness,
+    MachineId, MachineInfo, Observed, Revision, Schedule, Scheduler, Token, UnitHash, UnitName, is_global,
+    move_unit, plan, rebalance, schedule, validate, wanted_on,
 };
 use model::{Host, World, file, machine, unit};
 use proptest::prelude::*;
@@ -102,6 +102,28 @@ fn cordon() -> impl Strategy<Value = Command> {
     (machines(), any::<bool>()).prop_map(|(id, schedulable)| Command::SetSchedulable { id, schedulable })
 }
 
+fn admission() -> impl Strategy<Value = Command> {
+    let id = || "t".to_string();
+    let token = Token {
+        digest: "d".into(),
+        created_at: 1,
+        expires_at: Some(9),
+        uses_left: Some(1),
+        used_by: Default::default(),
+    };
+    prop_oneof![
+        Just(Command::CreateToken { id: id(), token }),
+        Just(Command::RevokeToken { id: id() }),
+        (machines(), 0..20u64).prop_map(move |(machine, at)| {
+            Command::UseToken { id: id(), digest: "d".into(), machine, at }
+        }),
+        machines().prop_map(|machine| {
+            Command::Expel { machine, expelled: Expelled { at: 1, name: "gone".into() } }
+        }),
+        machines().prop_map(|machine| Command::Readmit { machine }),
+    ]
+}
+
 /// Any command, sensible or not.
 fn commands() -> impl Strategy<Value = Command> {
     prop_oneof![
@@ -125,6 +147,7 @@ fn commands() -> impl Strategy<Value = Command> {
         1 => cordon(),
         1 => (units(), machines(), proptest::option::of(machines()))
             .prop_map(|(unit, machine, to)| Command::MoveUnit { unit, machine, to }),
+        1 => admission(),
         1 => select(&["x", "y"][..]).prop_map(|id| {
             Command::InitCluster { id: id.into(), name: String::new() }
         }),

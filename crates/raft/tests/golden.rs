@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cluster::{
-    ClusterState, Command, DesiredState, Failure, Generation, Kind, MachineId, MachineInfo, Observed,
-    Outcome, Rejected, Revision, UnitFile, UnitName,
+    ClusterState, Command, DesiredState, Expelled, Failure, Generation, Kind, MachineId, MachineInfo,
+    Observed, Outcome, Rejected, Revision, Token, UnitFile, UnitName,
 };
 use openraft::impls::leader_id_std::LeaderId;
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
@@ -90,6 +90,20 @@ fn observed() -> Observed {
     }
 }
 
+fn token() -> Token {
+    Token {
+        digest: "d1".into(),
+        created_at: 1_700_000_000,
+        expires_at: Some(1_700_086_400),
+        uses_left: Some(3),
+        used_by: [machine("m2")].into(),
+    }
+}
+
+fn expelled() -> Expelled {
+    Expelled { at: 1_700_000_000, name: "a.example".into() }
+}
+
 /// Every variant, by the name of its file.
 fn commands() -> Vec<(&'static str, Command)> {
     let (a, m) = (unit("a.service"), machine("m1"));
@@ -122,7 +136,15 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("command-forget", Command::Forget { machine: m.clone(), unit: a.clone() }),
         ("command-remove-machine", Command::RemoveMachine { id: m.clone() }),
         ("command-set-schedulable", Command::SetSchedulable { id: m.clone(), schedulable: false }),
-        ("command-move-unit", Command::MoveUnit { unit: a, machine: m, to: Some(machine("m2")) }),
+        ("command-move-unit", Command::MoveUnit { unit: a, machine: m.clone(), to: Some(machine("m2")) }),
+        ("command-create-token", Command::CreateToken { id: "t1".into(), token: token() }),
+        (
+            "command-use-token",
+            Command::UseToken { id: "t1".into(), digest: "d1".into(), machine: m.clone(), at: 1_700_000_000 },
+        ),
+        ("command-revoke-token", Command::RevokeToken { id: "t1".into() }),
+        ("command-expel", Command::Expel { machine: m.clone(), expelled: expelled() }),
+        ("command-readmit", Command::Readmit { machine: m }),
     ]
 }
 
@@ -146,10 +168,15 @@ fn every_command_has_a_file() {
             Command::RemoveMachine { .. } => "command-remove-machine",
             Command::SetSchedulable { .. } => "command-set-schedulable",
             Command::MoveUnit { .. } => "command-move-unit",
+            Command::CreateToken { .. } => "command-create-token",
+            Command::UseToken { .. } => "command-use-token",
+            Command::RevokeToken { .. } => "command-revoke-token",
+            Command::Expel { .. } => "command-expel",
+            Command::Readmit { .. } => "command-readmit",
         };
         assert_eq!(name, expected);
     }
-    assert_eq!(names.len(), 14);
+    assert_eq!(names.len(), 19);
 }
 
 #[test]
@@ -210,7 +237,12 @@ fn outcomes_are_read_as_ever() {
         Err(Rejected::MachineNotLost { machine: m.clone() }),
         Err(Rejected::MachineInUse { machine: m.clone(), unit: name.clone() }),
         Err(Rejected::MachineCordoned { machine: m.clone() }),
-        Err(Rejected::AlreadyThere { machine: m, name }),
+        Err(Rejected::AlreadyThere { machine: m.clone(), name }),
+        Err(Rejected::TokenUnknown),
+        Err(Rejected::TokenExpired),
+        Err(Rejected::TokenUsed),
+        Err(Rejected::TokenExists),
+        Err(Rejected::MachineExpelled { machine: m }),
     ];
     check("reply", &Reply(outcomes));
 }
@@ -228,6 +260,8 @@ fn state() -> ClusterState {
         &[Command::Assign { unit: a.clone(), machine: m.clone(), generation, reason }],
     );
     state.apply_all(Revision(5), &[Command::Report { machine: m, unit: a, observed: Some(observed()) }]);
+    state.apply_all(Revision(6), &[Command::CreateToken { id: "t1".into(), token: token() }]);
+    state.apply_all(Revision(7), &[Command::Expel { machine: machine("m9"), expelled: expelled() }]);
     state
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use cluster::{
-    Change, ClusterState, Command, DesiredState, Generation, MachineId, MachineInfo, Observed, UnitHash,
-    UnitName,
+    Change, ClusterState, Command, DesiredState, Expelled, Generation, MachineId, MachineInfo, Observed,
+    Token, UnitHash, UnitName,
 };
 
 use super::{file, machine, unit};
@@ -55,7 +55,7 @@ fn draw(dice: &mut Dice) -> Command {
     let unit = unit(&format!("chance-{}.service", dice.roll(4)));
     let ids: Vec<MachineId> = (0..3).map(|id| machine(&format!("chance-{id}"))).collect();
     let (id, other) = (dice.one(&ids), dice.one(&ids));
-    match dice.roll(16) {
+    match dice.roll(18) {
         0 => Command::InitCluster { id: "another".into(), name: "another".into() },
         1..=3 => Command::SetUnit {
             name: unit,
@@ -91,7 +91,25 @@ fn draw(dice: &mut Dice) -> Command {
                 Command::SetMachineMetadata { id, set }
             }
         },
+        15 => admission(dice, id),
+        16 => Command::RevokeToken { id: "chance".into() },
         _ => Command::MoveUnit { unit, machine: id, to: (dice.roll(2) > 0).then_some(other) },
+    }
+}
+
+/// Who may come in, and who may not.
+fn admission(dice: &mut Dice, machine: MachineId) -> Command {
+    let (id, digest) = ("chance".to_string(), dice.one(&["right", "wrong"]).to_string());
+    match dice.roll(5) {
+        0 => {
+            let (created_at, expires_at) = (1, (dice.roll(2) > 0).then_some(9));
+            let uses_left = (dice.roll(2) > 0).then_some(1);
+            let token = Token { digest, created_at, expires_at, uses_left, used_by: Default::default() };
+            Command::CreateToken { id, token }
+        }
+        1 | 2 => Command::UseToken { id, digest, machine, at: dice.roll(20) as u64 },
+        3 => Command::Expel { machine, expelled: Expelled { at: 1, name: "gone".into() } },
+        _ => Command::Readmit { machine },
     }
 }
 
@@ -115,6 +133,12 @@ pub fn records(state: &ClusterState) -> Vec<Change> {
     }
     for (id, machine) in &state.machines {
         all.push(Change::Machine(id.clone(), Some((**machine).clone())));
+    }
+    for (id, token) in &state.tokens {
+        all.push(Change::Token(id.clone(), Some((**token).clone())));
+    }
+    for (id, expelled) in &state.expelled {
+        all.push(Change::Expelled(id.clone(), Some((**expelled).clone())));
     }
     for ((name, id), observed) in &state.observed {
         let mut observed = (**observed).clone();
