@@ -14,6 +14,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig, SignatureScheme};
 use time::OffsetDateTime;
 
 use crate::authority::{Authority, IssueError};
+use crate::joining::JOIN_PROTOCOL;
 
 /// Keys live in memory only, so a stolen disk holds none, and a stolen certificate is soon worth nothing.
 const LIFETIME: time::Duration = time::Duration::WEEK;
@@ -92,6 +93,22 @@ impl Keyring {
         Arc::new(config)
     }
 
+    /// For a caller that has no certificate yet, and a token instead: it is shown the authority, too.
+    pub(crate) fn join_config(self: &Arc<Keyring>) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(&[&TLS13])
+            .expect("ring does TLS 1.3")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Shown(self.clone())));
+        config.alpn_protocols = vec![JOIN_PROTOCOL.to_vec()];
+        Arc::new(config)
+    }
+
+    /// Of the cluster: what its tokens name, and what its people know it by.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
     /// For the calling side.
     pub(crate) fn client_config(self: &Arc<Keyring>) -> Arc<ClientConfig> {
         let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
@@ -110,7 +127,8 @@ fn current(
 ) -> Result<Current, IssueError> {
     let issued = authority.issue(machine, lifetime)?;
     let key = any_supported_type(&issued.key).expect("ring signs with the keys that ring made");
-    let certified = Arc::new(CertifiedKey::new(vec![issued.certificate], key));
+    let chain = vec![issued.certificate, authority.certificate().clone()];
+    let certified = Arc::new(CertifiedKey::new(chain, key));
     // At a random moment between half and four fifths of its life, so that a cluster that was started at one
     // moment does not renew at one moment.
     let share = 0.5 + 0.3 * chance();

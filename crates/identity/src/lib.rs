@@ -8,11 +8,14 @@
 //! Called by the daemon, which gives [`Tls`] to the store as its transport.
 
 mod authority;
+pub mod joining;
 mod keyring;
 mod secret;
 mod tls;
+mod token;
 
 pub use authority::{Authority, IssueError};
 pub use keyring::Keyring;
 pub use secret::{SECRET_BYTES_MIN, Secret, SecretError};
 pub use tls::Tls;
+pub use token::{Token, TokenError, secret_digest};

@@ -30,6 +30,8 @@ pub enum SecretError {
     Short { bytes: usize },
     #[error("the secret is larger than {SECRET_BYTES_MAX} bytes; {MAKE_ONE}")]
     Long,
+    #[error("the system gives no random numbers")]
+    NoRandomness,
 }
 
 impl Secret {
@@ -56,6 +58,19 @@ impl Secret {
         }
     }
 
+    /// A new one, by chance: 256 bits, written in hexadecimal.
+    pub fn random() -> Result<Secret, SecretError> {
+        let mut bytes = [0; 32];
+        let filled = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
+        filled.map_err(|_| SecretError::NoRandomness)?;
+        Ok(Secret(hex(&bytes).into_bytes()))
+    }
+
+    /// For the file that it is kept in, and for a machine that is let in.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
     /// 32 bytes for one purpose, from which neither the secret nor those of another purpose can be found
     /// (HKDF-SHA256, RFC 5869).
     pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
@@ -67,6 +82,10 @@ impl Secret {
             .expect("one block of output is always there");
         derived
     }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl fmt::Debug for Secret {

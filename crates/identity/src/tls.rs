@@ -7,13 +7,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use raft::{BoxStream, Caller, Listener, Transport};
 use rustls::pki_types::ServerName;
-use rustls::{AlertDescription, CertificateError, Error as TlsError};
+use rustls::server::Acceptor;
+use rustls::{AlertDescription, CertificateError, Error as TlsError, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 
 use crate::authority::{SERVER_NAME, machine_of};
+use crate::joining::{JOIN_PROTOCOL, Joiner};
 use crate::keyring::Keyring;
 
 /// Whoever has not shown a certificate by then is let go.
@@ -27,11 +29,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Tls {
     keyring: Arc<Keyring>,
     connector: TlsConnector,
+    joiners: Option<mpsc::Sender<Joiner>>,
 }
 
 impl Tls {
     pub fn new(keyring: Arc<Keyring>) -> Tls {
-        Tls { connector: TlsConnector::from(keyring.client_config()), keyring }
+        Tls { connector: TlsConnector::from(keyring.client_config()), keyring, joiners: None }
+    }
+
+    /// Passes on callers who say that they hold a token, to [`crate::joining::admit`].
+    pub fn with_joiners(self, joiners: mpsc::Sender<Joiner>) -> Tls {
+        Tls { joiners: Some(joiners), ..self }
     }
 }
 
@@ -48,10 +56,15 @@ impl Transport for Tls {
     async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?.to_string();
-        let acceptor = TlsAcceptor::from(self.keyring.server_config());
         let (sender, accepted) = mpsc::channel(1);
+        let door = Door {
+            members: self.keyring.server_config(),
+            joining: self.keyring.join_config(),
+            accepted: sender,
+            joiners: self.joiners.clone(),
+        };
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, acceptor, sender));
+        tasks.spawn(accept(listener, Arc::new(door)));
         Ok(Box::new(TlsListener { accepted, address, _accepting: tasks }))
     }
 }
@@ -75,7 +88,7 @@ impl Listener for TlsListener {
 }
 
 /// Takes connections and shakes hands with all at once, so that one that is slow or silent holds up nobody.
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, accepted: mpsc::Sender<(BoxStream, Caller)>) {
+async fn accept(listener: TcpListener, door: Arc<Door>) {
     let mut handshakes = JoinSet::new();
     loop {
         let taken = tokio::select! {
@@ -86,11 +99,13 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, accepted: mpsc::Se
         };
         match taken {
             Ok((stream, from)) => {
-                let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
+                let door = door.clone();
                 handshakes.spawn(async move {
-                    let known = tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(stream, &acceptor)).await;
+                    let known = tokio::time::timeout(HANDSHAKE_TIMEOUT, door.greet(stream)).await;
                     match known.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                        Ok(known) => drop(accepted.send(known).await),
+                        Ok(Guest::Member(stream, caller)) => drop(door.accepted.send((stream, caller)).await),
+                        // Whoever finds it full asks again.
+                        Ok(Guest::Joiner(stream)) => drop(door.joiners.as_ref().map(|j| j.try_send(stream))),
                         // Whoever wants to can make any number of these.
                         Err(error) => tracing::debug!(%from, %error, "a caller was not let in"),
                     }
@@ -104,13 +119,34 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, accepted: mpsc::Se
     }
 }
 
-async fn greet(stream: TcpStream, acceptor: &TlsAcceptor) -> io::Result<(BoxStream, Caller)> {
-    stream.set_nodelay(true)?;
-    let stream = acceptor.accept(stream).await?;
-    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let machine = shown.and_then(machine_of);
-    let machine = machine.ok_or_else(|| io::Error::other("its certificate is no machine's"))?;
-    Ok((Box::new(stream), Caller::Machine(machine)))
+/// Who was let in.
+enum Guest {
+    Member(BoxStream, Caller),
+    Joiner(Joiner),
+}
+
+/// What is behind the port.
+struct Door {
+    members: Arc<ServerConfig>,
+    joining: Arc<ServerConfig>,
+    accepted: mpsc::Sender<(BoxStream, Caller)>,
+    joiners: Option<mpsc::Sender<Joiner>>,
+}
+
+impl Door {
+    async fn greet(&self, stream: TcpStream) -> io::Result<Guest> {
+        stream.set_nodelay(true)?;
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let wants_in = hello.client_hello().alpn().is_some_and(|mut all| all.any(|one| one == JOIN_PROTOCOL));
+        if wants_in && self.joiners.is_some() {
+            return Ok(Guest::Joiner(Box::new(hello.into_stream(self.joining.clone()).await?)));
+        }
+        let stream = hello.into_stream(self.members.clone()).await?;
+        let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let machine = shown.and_then(machine_of);
+        let machine = machine.ok_or_else(|| io::Error::other("its certificate is no machine's"))?;
+        Ok(Guest::Member(Box::new(stream), Caller::Machine(machine)))
+    }
 }
 
 /// Why there is no connection, in words that say what to do.
@@ -147,6 +183,7 @@ mod tests {
     use super::*;
     use crate::authority::Authority;
     use crate::secret::Secret;
+    use crate::{Token, joining, secret_digest};
 
     const LIMIT: Duration = Duration::from_secs(10);
 
@@ -220,6 +257,7 @@ mod tests {
         let bare = Tls {
             connector: TlsConnector::from(Arc::new(bare)),
             keyring: keyring(1, "m3", time::Duration::HOUR),
+            joiners: None,
         };
         assert!(talk(&bare, &address).await.is_err());
         let mut plain = TcpStream::connect(&address).await.unwrap();
@@ -255,5 +293,63 @@ mod tests {
         });
         let error = talk(&tls(1, "m1"), &address).await.unwrap_err();
         assert!(error.contains("does not speak TLS"), "{error}");
+    }
+
+    /// A member that lets in whoever shows `token`.
+    async fn member(token: &Token) -> (String, JoinSet<()>) {
+        let (sender, joiners) = mpsc::channel(4);
+        let mut listener = tls(1, "m1").with_joiners(sender).listen("127.0.0.1:0").await.unwrap();
+        let address = listener.address().unwrap();
+        let digest = token.digest();
+        let decide: joining::Admit = Arc::new(move |request| {
+            let is_right = secret_digest(&request.token_secret) == digest;
+            let admitted = joining::Admitted {
+                cluster: request.machine.to_string(),
+                secret: "01".repeat(32),
+                addresses: vec!["a:1".into()],
+            };
+            let answer = if is_right { Ok(admitted) } else { Err("there is no such token".into()) };
+            Box::pin(std::future::ready(answer))
+        });
+        let mut tasks = JoinSet::new();
+        let (stop, stopping) = tokio::sync::watch::channel(false);
+        tasks.spawn(async move {
+            let _stop = stop;
+            joining::admit(joiners, decide, stopping).await;
+        });
+        tasks.spawn(async move {
+            assert!(listener.accept().await.is_err(), "nobody without a certificate is taken for a member");
+        });
+        (address, tasks)
+    }
+
+    fn token(secret: u8) -> Token {
+        let authority = Authority::of(&Secret::new(&[secret; 32]).unwrap()).unwrap();
+        Token::random(authority.certificate()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_token_is_worth_the_secret_to_its_own_cluster_only() {
+        let good = token(1);
+        let (address, _serving) = member(&good).await;
+        let machine = MachineId::new("m9").unwrap();
+        let admitted = joining::ask(&address, &good, &machine, "0").await.unwrap();
+        assert_eq!((admitted.cluster.as_str(), admitted.addresses), ("m9", vec!["a:1".to_string()]));
+        let unknown = joining::ask(&address, &token(1), &machine, "0").await.err().unwrap().to_string();
+        assert!(unknown.contains("no such token"), "{unknown}");
+        let foreign = joining::ask(&address, &token(2), &machine, "0").await.err().unwrap().to_string();
+        assert!(foreign.contains("another cluster"), "{foreign}");
+        // A member that lets nobody in by tokens, and something that speaks no TLS at all.
+        let (address, _callers, _serving) = echo(&tls(1, "m1")).await;
+        assert!(joining::ask(&address, &good, &machine, "0").await.is_err());
+        let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = plain.local_addr().unwrap().to_string();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let (mut stream, _) = plain.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        });
+        let error = joining::ask(&address, &good, &machine, "0").await.err().unwrap().to_string();
+        assert!(error.contains("does not let machines in"), "{error}");
     }
 }
