@@ -7,6 +7,7 @@ mod client;
 mod events;
 pub mod fleet;
 mod journal;
+pub mod membership;
 mod placing;
 pub mod v1;
 

@@ -18,6 +18,8 @@ use etcd::EtcdApi;
 pub use etcd::{Backend, Etcd};
 use fleet_conf::FleetConf;
 
+use crate::trust::Trust;
+
 /// The port for everything that daemons say to each other.
 pub const PORT: u16 = 7340;
 /// openraft tells every step of every election at `info`, and every call to a machine that is down at `warn`.
@@ -42,7 +44,7 @@ pub struct Flags {
     /// The socket of the API [default: /run/coreinit.sock]
     #[arg(long, env = "COREINIT_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// Where to listen for other machines [default: 127.0.0.1:7340]
+    /// Where to listen for other machines [default: 0.0.0.0:7340, once the machine belongs to a cluster]
     #[arg(long, env = "COREINIT_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<String>,
     /// Where other machines reach this one [default: found from `join` or the default route]
@@ -168,6 +170,10 @@ pub struct Config {
     pub log: String,
     /// What machines of one cluster know each other by.
     pub cluster_secret_file: Option<PathBuf>,
+    /// This machine becomes a member by `corectl cluster init` or `join`, not by its configuration.
+    pub by_hand: bool,
+    /// What came of that, if anything yet.
+    pub trust: Option<Trust>,
     /// The port is open to other machines, and nothing on it is encrypted.
     pub exposed: bool,
     /// `insecure_transport`: ports may be open to other machines although nothing on them is encrypted.
@@ -218,20 +224,35 @@ impl Config {
             "bootstrap_expect is {bootstrap_expect}; at most {} machines form a cluster, others join later",
             raft::FOUNDERS_MAX
         );
-        let listen = flags.listen.clone().or(file.listen);
-        let listen = raft::with_port(&listen.unwrap_or_else(|| "127.0.0.1".into()), PORT);
-        // With etcd there is no such port.
-        let open = etcd.is_none() && !is_loopback(&listen);
+        let listen = flags.listen.clone().or(file.listen).map(|listen| raft::with_port(&listen, PORT));
         let cluster_secret_file = flags.cluster_secret_file.clone().or(file.cluster_secret_file);
-        let exposed = open && cluster_secret_file.is_none();
         let insecure_transport = flags.insecure_transport.or(file.insecure_transport).unwrap_or(false);
-        if exposed && !insecure_transport {
+        let stays_here = listen.as_deref().is_some_and(is_loopback);
+        let has_way = cluster_secret_file.is_some() || insecure_transport || stays_here || etcd.is_some();
+        let data_dir = flags.data_dir.clone().or(file.data_dir).unwrap_or_else(|| "/var/lib/coreinit".into());
+        let trust = if has_way { None } else { Trust::read(&data_dir)? };
+        let by_hand = !has_way;
+        if by_hand && trust.is_none() && !join.is_empty() {
             bail!(
-                "listen = {listen:?} opens the port to other machines; set cluster_secret_file, the same on \
-                 all of them, to encrypt it and to let only them in (or, if the network is yours alone, say \
-                 so with insecure_transport = true)"
+                "`join` names other machines, and nothing says how to tell them from strangers; set \
+                 cluster_secret_file, the same on all of them, to encrypt what they say and to let only them \
+                 in; or take `join` out and use `corectl cluster init` on one and `corectl cluster join` on \
+                 the others (or, if the network is yours alone, say so with insecure_transport = true)"
             );
         }
+        let mut join = join;
+        if let Some(trust) = &trust {
+            let more: Vec<String> = trust.join.iter().filter(|one| !join.contains(one)).cloned().collect();
+            join.extend(more);
+        }
+        let is_encrypted = by_hand || cluster_secret_file.is_some();
+        let listen = listen.unwrap_or_else(|| {
+            let host = if is_encrypted { "0.0.0.0" } else { "127.0.0.1" };
+            raft::with_port(host, PORT)
+        });
+        // With etcd there is no such port.
+        let open = etcd.is_none() && !is_loopback(&listen);
+        let exposed = open && !is_encrypted;
         for address in &file.api_listen {
             ensure!(address.contains(':'), "api_listen: {address:?} has no port; write \"127.0.0.1:49153\"");
             ensure!(
@@ -249,6 +270,11 @@ impl Config {
             None if etcd.is_some() => own_address(&format!("0.0.0.0:{PORT}"), &[])
                 .inspect_err(|error| notes.push(format!("people are shown a loopback address: {error}")))
                 .ok(),
+            // A machine without a network may be a cluster of its own.
+            None if by_hand && join.is_empty() => {
+                let found = own_address(&listen, &[]);
+                found.inspect_err(|error| notes.push(format!("other machines cannot join: {error}"))).ok()
+            }
             None if open => Some(own_address(&listen, &join)?),
             told => told,
         };
@@ -262,7 +288,7 @@ impl Config {
             machine: MachineId::new(machine.trim()).context("the machine id is not usable")?,
             machine_name: file.machine_name.unwrap_or_else(host_name),
             metadata,
-            data_dir: flags.data_dir.clone().or(file.data_dir).unwrap_or_else(|| "/var/lib/coreinit".into()),
+            data_dir,
             runtime_dir: file.runtime_dir.unwrap_or_else(|| "/run/coreinit".into()),
             socket: flags.socket.clone().or(file.socket).unwrap_or_else(|| "/run/coreinit.sock".into()),
             fleet_socket: file.fleet_socket,
@@ -282,6 +308,8 @@ impl Config {
                 log.into()
             }),
             cluster_secret_file,
+            by_hand,
+            trust,
             exposed,
             insecure_transport,
             public_ip: file.public_ip.or(fleet.public_ip),
@@ -370,7 +398,9 @@ mod tests {
     use super::*;
 
     fn check(file: &str, expected: Result<fn(&Config) -> bool, &str>) {
-        let flags = Flags { machine_id: Some("m1".into()), ..Flags::default() };
+        // No machine has been made a member there.
+        let data_dir = Some("/nonexistent".into());
+        let flags = Flags { machine_id: Some("m1".into()), data_dir, ..Flags::default() };
         let file = toml::from_str::<File>(file).map_err(anyhow::Error::from);
         let merged = file.and_then(|file| Config::merge(&flags, file, FleetConf::default()));
         match (merged, expected) {
@@ -381,16 +411,19 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_is_a_machine_by_itself_on_loopback() {
-        check("", Ok(|c| c.listen == "127.0.0.1:7340" && !c.exposed && c.join.is_empty()));
+    fn an_empty_file_is_a_machine_that_joins_by_hand() {
+        check("", Ok(|c| c.by_hand && c.listen == "0.0.0.0:7340" && !c.exposed && c.join.is_empty()));
+        check("listen = '127.0.0.1'", Ok(|c| !c.by_hand && c.listen == "127.0.0.1:7340" && !c.exposed));
+        check("insecure_transport = true", Ok(|c| !c.by_hand && c.listen == "127.0.0.1:7340"));
     }
 
     #[test]
     fn the_port_opens_only_when_told_twice() {
-        check("listen = '0.0.0.0:7340'", Err("set cluster_secret_file"));
+        check("join = ['10.1.2.4']", Err("set cluster_secret_file"));
+        check("listen = '10.1.2.3'", Ok(|c| c.by_hand && !c.exposed));
         check(
             "listen = '10.1.2.3'\ncluster_secret_file = '/etc/coreinit/secret'",
-            Ok(|c| !c.exposed && c.advertise.as_deref() == Some("10.1.2.3:7340")),
+            Ok(|c| !c.exposed && !c.by_hand && c.advertise.as_deref() == Some("10.1.2.3:7340")),
         );
         check(
             "listen = '10.1.2.3'\ninsecure_transport = true",
@@ -440,7 +473,7 @@ mod tests {
     #[test]
     fn three_equal_lines() {
         check(
-            "bootstrap_expect = 3\njoin = ['a', 'b:1', 'c']",
+            "bootstrap_expect = 3\njoin = ['a', 'b:1', 'c']\nlisten = '127.0.0.1'",
             Ok(|c| c.bootstrap_expect == 3 && c.join == ["a:7340", "b:1", "c:7340"]),
         );
     }

@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod asking;
+mod by_hand;
 pub mod capacity;
 pub mod config;
 pub mod http;
@@ -12,3 +13,4 @@ pub mod migrate;
 pub mod presence;
 pub mod run;
 pub mod systemd;
+mod trust;

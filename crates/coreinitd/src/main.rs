@@ -1,8 +1,11 @@
 //! `coreinitd`: reads what it was told, and runs until it is told to stop.
 
+use std::os::unix::process::CommandExt;
+
 use anyhow::Context;
 use clap::Parser;
 use coreinitd::config::{Backend, Config, Flags};
+use coreinitd::run::Ended;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -25,7 +28,8 @@ fn main() -> std::process::ExitCode {
         };
     }
     match start(&flags) {
-        Ok(()) => std::process::ExitCode::SUCCESS,
+        Ok(Ended::Stopped) => std::process::ExitCode::SUCCESS,
+        Ok(Ended::Anew) => again(),
         Err(error) => {
             eprintln!("coreinitd: {error:#}");
             std::process::ExitCode::FAILURE
@@ -33,7 +37,21 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-fn start(flags: &Flags) -> anyhow::Result<()> {
+/// Runs this program anew in the place of this process. Where systemd has handed sockets over, it does that
+/// (`Restart=always`), since they are closed by now.
+fn again() -> std::process::ExitCode {
+    if std::env::var_os("LISTEN_FDS").is_some() {
+        return std::process::ExitCode::SUCCESS;
+    }
+    let arguments: Vec<_> = std::env::args_os().collect();
+    // The name that the kernel knows is of no use once the file was replaced by an upgrade.
+    let program = arguments.first().cloned().unwrap_or_else(|| "coreinitd".into());
+    let error = std::process::Command::new(program).args(arguments.iter().skip(1)).exec();
+    eprintln!("coreinitd: cannot begin anew: {error}");
+    std::process::ExitCode::FAILURE
+}
+
+fn start(flags: &Flags) -> anyhow::Result<Ended> {
     let config = Config::load(flags)?;
     log_to(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -15,20 +15,31 @@ use raft::{Disk, DiskError, EngineKind, FlushMode, Options, RaftStore, Tcp, Timi
 use sd_notify::NotifyState;
 use store::{Role, Store};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::by_hand::{self, Anew, ByHand, Closed};
 use crate::config::{Config, Engine, Etcd};
 use crate::systemd::{DBus, UnitManager};
 use crate::{agent, asking, capacity, http, leader, leave, presence};
 
 /// The work of handing over the lead is given so long at a planned stop.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Machines with tokens that wait to be heard; more ask again.
+const JOINERS_WAITING: usize = 16;
 /// Rooms that have not ended by then are left to the process's end; units are not touched by either.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs the daemon until SIGTERM or SIGINT, or until its store fails.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+/// How a run of the daemon ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Stopped,
+    /// It has another place in the world now, and is to begin anew.
+    Anew,
+}
+
+/// Runs the daemon until SIGTERM or SIGINT, until its store fails, or until it is to begin anew.
+pub async fn run(config: Config) -> anyhow::Result<Ended> {
     let version = env!("CARGO_PKG_VERSION").to_string();
     tracing::info!(version, machine = %config.machine, name = config.machine_name, "coreinitd starts");
     if config.exposed {
@@ -55,6 +66,11 @@ struct Backend {
     store: Arc<dyn Store>,
     init: http::InitCluster,
     ask: http::AskMachine,
+    membership: Option<Arc<dyn http::Membership>>,
+    /// Whether this machine was removed.
+    expelled: watch::Receiver<bool>,
+    /// Somebody has given this machine another place.
+    anew: mpsc::Receiver<Anew>,
     /// Does the store's work.
     driver: BoxFuture<'static, ()>,
     /// Says why the store must not be used further.
@@ -68,15 +84,38 @@ async fn on_raft(
 ) -> anyhow::Result<Backend> {
     let disk = open_disk(config)?;
     let failed = disk.failed();
-    let transport = transport(config, stopping)?;
+    let keys = keys(config, stopping)?;
+    let (joiners, joining) = mpsc::channel(JOINERS_WAITING);
+    let transport: Arc<dyn Transport> = match &keys {
+        Some((_, keyring)) => Arc::new(Tls::new(keyring.clone()).with_joiners(joiners)),
+        None if config.by_hand => Arc::new(Closed),
+        None => Arc::new(Tcp),
+    };
     let (store, driver) = RaftStore::start(options(config, version), disk, transport, stopping.clone())
         .await
         .with_context(|| format!("cannot listen for other machines on {}", config.listen))?;
+    if let Some((secret, _)) = &keys {
+        let admit = by_hand::admission(store.clone(), secret, store.address().into());
+        tokio::spawn(identity::joining::admit(joining, admit, stopping.clone()));
+    }
+    if let Some(trust) = &config.trust {
+        let dir = config.data_dir.clone();
+        tokio::spawn(by_hand::remember(store.clone(), dir, trust.clone(), stopping.clone()));
+    }
+    let (begin, anew) = mpsc::channel(1);
+    let by_hand = ByHand::new(config, keys.map(|(_, keyring)| keyring), begin, version);
+    let by_hand = Arc::new(by_hand);
     let dir = config.data_dir.display();
     tracing::info!(%dir, "backend = \"raft\": the daemons keep the state themselves");
     Ok(Backend {
-        init: init_hook(store.clone()),
+        init: match config.by_hand && config.trust.is_none() {
+            true => by_hand_init_hook(by_hand.clone()),
+            false => init_hook(store.clone()),
+        },
         ask: ask_hook(store.clone(), config.machine.clone(), stopping.clone()),
+        membership: Some(by_hand),
+        expelled: store.expelled(),
+        anew,
         store: Arc::new(store),
         driver: driver.boxed(),
         failed,
@@ -90,19 +129,30 @@ fn on_etcd(config: &Config, etcd: &Etcd, stopping: &watch::Receiver<bool>) -> an
     let endpoints = etcd.endpoints.join(", ");
     tracing::info!(endpoints, prefix = etcd.prefix, "backend = \"etcd\": the state is kept there");
     let (_, failed) = watch::channel(None);
+    let (_, expelled) = watch::channel(false);
+    let (_, anew) = mpsc::channel(1);
     Ok(Backend {
         init: etcd_init_hook(),
         ask: etcd_ask_hook(config.machine.clone(), stopping.clone()),
+        membership: None,
+        expelled,
+        anew,
         store: Arc::new(store),
         driver: driver.boxed(),
         failed,
     })
 }
 
-/// How machines reach each other: with the cluster's secret, over TLS.
-fn transport(config: &Config, stopping: &watch::Receiver<bool>) -> anyhow::Result<Arc<dyn Transport>> {
-    let Some(path) = &config.cluster_secret_file else { return Ok(Arc::new(Tcp)) };
-    let secret = Secret::read(path).context("cannot use cluster_secret_file")?;
+/// What this machine and the others know each other by: the cluster's secret, and the keys that follow from it.
+fn keys(config: &Config, stopping: &watch::Receiver<bool>) -> anyhow::Result<Option<(Secret, Arc<Keyring>)>> {
+    let secret = match (&config.cluster_secret_file, &config.trust) {
+        (Some(path), _) => Secret::read(path).context("cannot use cluster_secret_file")?,
+        (None, Some(trust)) => {
+            let bytes = trust.secret_bytes().context("the secret that was kept is damaged")?;
+            Secret::new(&bytes).context("cannot use the secret that was kept")?
+        }
+        (None, None) => return Ok(None),
+    };
     let keyring = Keyring::new(Authority::of(&secret)?, config.machine.clone())?;
     let (fresh, mut stopping) = (keyring.clone(), stopping.clone());
     tokio::spawn(async move {
@@ -112,7 +162,7 @@ fn transport(config: &Config, stopping: &watch::Receiver<bool>) -> anyhow::Resul
             _ = stopping.wait_for(|stop| *stop) => {}
         }
     });
-    Ok(Arc::new(Tls::new(keyring)))
+    Ok(Some((secret, keyring)))
 }
 
 /// Everything but the store's and systemd's beginnings: those differ in tests.
@@ -122,9 +172,10 @@ async fn serve(
     backend: Backend,
     units: Arc<dyn UnitManager>,
     stop: watch::Sender<bool>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Ended> {
     let stopping = stop.subscribe();
-    let Backend { store: dynamic, init, ask, driver, mut failed } = backend;
+    let Backend { store: dynamic, init, ask, membership, mut expelled, mut anew, driver, mut failed } =
+        backend;
     let mut rooms = JoinSet::new();
     let driver = tokio::spawn(driver);
     let parts = http::HttpParts {
@@ -133,6 +184,7 @@ async fn serve(
         version: version.clone(),
         init,
         ask,
+        membership,
     };
     let served = http::run(parts, doors(&config).await?, stopping.clone());
     rooms.spawn(async move {
@@ -168,8 +220,10 @@ async fn serve(
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let ended = tokio::select! {
         // Cancel-safe: all of these only wait, and the daemon stops after the first.
-        _ = term.recv() => Ok(()),
-        _ = int.recv() => Ok(()),
+        _ = term.recv() => Ok(None),
+        _ = int.recv() => Ok(None),
+        Some(why) = anew.recv() => Ok(Some(why)),
+        Ok(_) = expelled.wait_for(|expelled| *expelled) => Ok(Some(Anew::Expelled)),
         Ok(reason) = failed.wait_for(Option::is_some) => {
             let reason = reason.clone().unwrap_or_default();
             Err(anyhow::anyhow!("the store failed and must not be used further: {reason}"))
@@ -179,8 +233,10 @@ async fn serve(
     };
     notify(&[NotifyState::Stopping]);
     stop_agent.send_replace(true);
-    // Units are stopped when somebody stops the daemon, never because it has failed.
-    if config.stop_units_on_exit && ended.is_ok() {
+    // Units are stopped when somebody stops the daemon, never because it has failed. Those of a machine that was
+    // removed run elsewhere.
+    let leaves = matches!(ended, Ok(Some(Anew::Expelled)));
+    if leaves || config.stop_units_on_exit && matches!(ended, Ok(None)) {
         let limit = leave::LEAVE_TIMEOUT + HAND_OVER_TIMEOUT + STOP_TIMEOUT;
         notify(&[NotifyState::ExtendTimeoutUsec(limit.as_micros().try_into().unwrap_or(u32::MAX))]);
         while agent.join_next().await.is_some() {}
@@ -199,7 +255,16 @@ async fn serve(
     if tokio::time::timeout(STOP_TIMEOUT, all).await.is_err() {
         tracing::warn!("some parts of the daemon did not end in time");
     }
-    ended
+    match ended? {
+        None => Ok(Ended::Stopped),
+        Some(why) => {
+            if why == Anew::Expelled {
+                by_hand::forget(&config.data_dir, &config.machine).context("cannot leave the cluster")?;
+            }
+            tracing::info!("coreinitd begins anew");
+            Ok(Ended::Anew)
+        }
+    }
 }
 
 /// Every socket that the API is served on: those that systemd has handed over, and those of the configuration
@@ -277,6 +342,9 @@ fn open_disk(config: &Config) -> anyhow::Result<Disk> {
                 );
             }
             let aside = raft::set_aside(dir).context("cannot set the damaged store aside")?;
+            if let Some(trust) = &config.trust {
+                trust.write(dir).context("cannot keep the cluster's secret beside the new store")?;
+            }
             tracing::error!(
                 "the damaged store was set aside as {}; joining as a new member",
                 aside.display()
@@ -295,6 +363,14 @@ fn probe(config: &Config) -> Result<(), DiskError> {
     let mut look = Command::new(own);
     look.arg(format!("--check-store={}", dir.display())).arg(engine).env_remove("NOTIFY_SOCKET");
     raft::probe::probe(dir, look)
+}
+
+/// The answer comes when it is written down; the daemon is the cluster when it has begun anew.
+fn by_hand_init_hook(by_hand: Arc<ByHand>) -> http::InitCluster {
+    Arc::new(move |name| {
+        let by_hand = by_hand.clone();
+        Box::pin(async move { by_hand.init(name) })
+    })
 }
 
 fn init_hook(store: RaftStore) -> http::InitCluster {

@@ -247,13 +247,18 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
     text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("the engine panicked").to_string()
 }
 
-/// Moves the store away, whole, to a folder beside it, `DIR.damaged-1` or the next number that is free; that
-/// folder.
+/// Moves a damaged store away, whole, to a folder beside it, `DIR.damaged-1` or the next number that is free;
+/// that folder.
 pub fn set_aside(dir: &Path) -> io::Result<PathBuf> {
+    set_aside_as(dir, "damaged")
+}
+
+/// Moves the store away, whole, to `DIR.WHAT-1` or the next number that is free.
+pub fn set_aside_as(dir: &Path, what: &str) -> io::Result<PathBuf> {
     let mut number = 1;
     loop {
         let mut place = dir.to_path_buf().into_os_string();
-        place.push(format!(".damaged-{number}"));
+        place.push(format!(".{what}-{number}"));
         let place = PathBuf::from(place);
         if place.exists() {
             number += 1;

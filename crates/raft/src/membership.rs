@@ -28,6 +28,8 @@ pub struct Members {
     pub last_index: u64,
     /// For how long the leader has not heard each node's machine.
     pub silence: BTreeMap<NodeId, Duration>,
+    /// Nodes of machines that were removed.
+    pub expelled: BTreeSet<NodeId>,
 }
 
 /// One change of the membership.
@@ -41,6 +43,8 @@ pub enum Step {
     Finish(BTreeSet<NodeId>),
     /// Drop a learner.
     Remove(NodeId),
+    /// Hand the lead to this voter.
+    Transfer(NodeId),
 }
 
 /// The next change, if one is due.
@@ -52,6 +56,9 @@ pub enum Step {
 pub fn next_step(members: &Members) -> Option<Step> {
     if let Some(wanted) = &members.wanted {
         return Some(Step::Finish(wanted.clone()));
+    }
+    if let Some(step) = expel(members) {
+        return Some(step);
     }
     let replaced = replaced(&members.nodes);
     for (old, new) in &replaced {
@@ -66,19 +73,12 @@ pub fn next_step(members: &Members) -> Option<Step> {
         }
     }
     let comes_back = |node: &NodeId| replaced.iter().any(|(old, new)| old == node || new == node);
-    let learners = members.nodes.keys().filter(|node| !members.voters.contains(node) && !comes_back(node));
-    let ready = learners.copied().filter(|node| members.is_heard(*node) && members.has_caught_up(*node));
-    let ready: Vec<NodeId> = ready.collect();
-    let wanted = (members.voters.len() + ready.len()).min(VOTERS_MAX);
-    let wanted = if wanted.is_multiple_of(2) { wanted - 1 } else { wanted };
+    let ready: Vec<NodeId> = members.ready().filter(|node| !comes_back(node)).collect();
+    let wanted = odd((members.voters.len() + ready.len()).min(VOTERS_MAX));
     if let Some(more) = wanted.checked_sub(members.voters.len()).filter(|more| *more > 0) {
         let voters: BTreeSet<NodeId> =
             members.voters.iter().chain(ready.iter().take(more)).copied().collect();
-        // Never a change that the living could not carry out: a majority of those before, and of those after.
-        let living = |nodes: &BTreeSet<NodeId>| {
-            nodes.iter().filter(|node| members.is_heard(**node)).count() > nodes.len() / 2
-        };
-        return (living(&members.voters) && living(&voters)).then_some(Step::Voters(voters));
+        return members.can_become(&voters).then_some(Step::Voters(voters));
     }
     let silent = |node: &&NodeId| {
         **node != members.leader
@@ -92,7 +92,55 @@ pub fn next_step(members: &Members) -> Option<Step> {
     Some(Step::Swap(voters))
 }
 
+/// The next step on the way out of a machine that was removed: the lead, then the vote, then the membership.
+fn expel(members: &Members) -> Option<Step> {
+    let is_out = |node: &NodeId| members.expelled.contains(node);
+    if let Some(learner) = members.expelled.iter().find(|node| !members.voters.contains(node)) {
+        return members.nodes.contains_key(learner).then_some(Step::Remove(*learner));
+    }
+    if members.expelled.is_empty() {
+        return None;
+    }
+    let mut voters: BTreeSet<NodeId> = members.voters.iter().filter(|node| !is_out(node)).copied().collect();
+    let mut ready = members.ready().filter(|node| !is_out(node));
+    if is_out(&members.leader) {
+        let heir = voters.iter().find(|node| members.is_heard(**node) && members.has_caught_up(**node));
+        return heir.map(|heir| Step::Transfer(*heir)).or_else(|| {
+            let more = members.voters.iter().copied().chain([ready.next()?]).collect();
+            Some(Step::Voters(more))
+        });
+    }
+    let wanted = odd((voters.len() + members.ready().filter(|node| !is_out(node)).count()).min(VOTERS_MAX));
+    while voters.len() < wanted {
+        voters.insert(ready.next()?);
+    }
+    while voters.len() > wanted {
+        let last = voters.iter().rev().find(|node| **node != members.leader).copied()?;
+        voters.remove(&last);
+    }
+    members.can_become(&voters).then_some(Step::Swap(voters))
+}
+
+/// That many, or one less: an even number of voters survives no more losses than the odd one below it.
+fn odd(count: usize) -> usize {
+    if count.is_multiple_of(2) { count.saturating_sub(1) } else { count }
+}
+
 impl Members {
+    /// Learners that could vote at once.
+    fn ready(&self) -> impl Iterator<Item = NodeId> {
+        let learners = self.nodes.keys().filter(|node| !self.voters.contains(node)).copied();
+        learners.filter(|node| self.is_heard(*node) && self.has_caught_up(*node))
+    }
+
+    /// Never a change that the living could not carry out: a majority of those before, and of those after.
+    fn can_become(&self, voters: &BTreeSet<NodeId>) -> bool {
+        let living = |nodes: &BTreeSet<NodeId>| {
+            nodes.iter().filter(|node| self.is_heard(**node)).count() > nodes.len() / 2
+        };
+        living(&self.voters) && living(voters)
+    }
+
     fn has_caught_up(&self, node: NodeId) -> bool {
         let matched = self.matched.get(&node).copied().unwrap_or(0);
         matched + LAG_MAX >= self.last_index && matched > 0
@@ -144,6 +192,7 @@ mod tests {
             matched: matched.iter().copied().collect(),
             last_index: 1000,
             silence,
+            expelled: BTreeSet::new(),
         };
         assert_eq!(next_step(&members), expected);
     }
@@ -185,6 +234,39 @@ mod tests {
         // With two of three away there is no majority to decide it.
         check(&three, &[(70, "d"), (71, "e")], &[(3, 9)], Some(&[1, 2, 3, 70, 71]));
         check(&three, &[(70, "d"), (71, "e")], &[(2, 9), (3, 9)], None);
+    }
+
+    #[test]
+    fn a_removed_machine_gives_up_the_lead_then_its_vote_then_its_place() {
+        // All are heard and caught up; node 1 leads, and as many as `voters` from node 1 on vote.
+        let check = |nodes: u64, voters: u64, expelled: &[NodeId], silent: &[NodeId], expected| {
+            let all = 1..=nodes;
+            let member = |id: NodeId| (id, Member { machine: format!("m{id}"), ..Member::default() });
+            let silence = |id: NodeId| (id, Duration::from_secs(if silent.contains(&id) { 99 } else { 1 }));
+            let members = Members {
+                leader: 1,
+                voters: (1..=voters).collect(),
+                wanted: None,
+                nodes: all.clone().map(member).collect(),
+                matched: all.clone().map(|id| (id, 1000)).collect(),
+                last_index: 1000,
+                silence: all.map(silence).collect(),
+                expelled: expelled.iter().copied().collect(),
+            };
+            assert_eq!(next_step(&members), expected);
+        };
+        let swap = |voters: &[NodeId]| Some(Step::Swap(voters.iter().copied().collect()));
+        check(4, 3, &[4], &[], Some(Step::Remove(4)));
+        check(4, 3, &[3], &[], swap(&[1, 2, 4]));
+        check(3, 3, &[3], &[3], swap(&[1]));
+        check(5, 5, &[5], &[], swap(&[1, 2, 3]));
+        check(7, 5, &[5], &[], swap(&[1, 2, 3, 4, 6]));
+        check(3, 3, &[1], &[], Some(Step::Transfer(2)));
+        check(3, 3, &[1], &[2], Some(Step::Transfer(3)));
+        check(2, 1, &[1], &[], Some(Step::Voters([1, 2].into())));
+        check(1, 1, &[1], &[], None);
+        // Two of three are away: nothing can be decided.
+        check(3, 3, &[3], &[2, 3], None);
     }
 
     #[test]

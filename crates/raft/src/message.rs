@@ -48,6 +48,8 @@ pub enum Request {
         address: String,
         nonce: String,
     },
+    /// For the leader: who are the members?
+    Members,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -60,6 +62,7 @@ pub enum Response {
     ReadIndex { index: u64 },
     Here,
     Joined { node: NodeId },
+    Members { members: Vec<store::Member> },
 }
 
 /// Why a request was not done.
@@ -78,6 +81,9 @@ pub enum Refusal {
     Unknown,
     #[error("{0}")]
     Failed(String),
+    /// The leader's word: it was removed, and is no member any more.
+    #[error("this machine was removed from the cluster")]
+    Expelled,
 }
 
 /// `POST /stream`: a question to the daemon around the store of that cluster's member; its meaning is the

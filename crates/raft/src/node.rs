@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::{Command, MachineId};
+use cluster::{ClusterState, Command, MachineId};
 use openraft::ReadPolicy;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
@@ -13,6 +13,7 @@ use openraft::metrics::RaftMetrics;
 use openraft::storage::Snapshot as RaftSnapshot;
 use openraft_rt::Instant as _;
 use store::{Role, Voting};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::batch::Batches;
@@ -40,6 +41,7 @@ pub struct Node {
     pub peers: Arc<Peers>,
     /// Machines with another's id that were told of in the log.
     pub told: Told,
+    pub state: watch::Receiver<Arc<ClusterState>>,
 }
 
 impl Node {
@@ -80,7 +82,8 @@ impl Node {
                 };
                 // Only the member that the machine is now: a former life says nothing about this one.
                 if self.member(node).is_none_or(|member| member.machine != machine) {
-                    return Err(Refusal::Stranger);
+                    let is_out = self.is_expelled(&machine);
+                    return Err(if is_out { Refusal::Expelled } else { Refusal::Stranger });
                 }
                 if let Some(machine) = machine_id(&machine) {
                     self.liveness.heard(machine);
@@ -91,7 +94,47 @@ impl Node {
                 let node = self.admit(Member { machine, address, nonce }).await?;
                 Ok(Response::Joined { node })
             }
+            Request::Members => match self.role() {
+                Role::Leader { .. } => Ok(Response::Members { members: self.seen_members() }),
+                _ => {
+                    let leader = self.leader().map(|(_, member)| member.address);
+                    Err(Refusal::NotLeader { leader })
+                }
+            },
         }
+    }
+
+    /// Whether the machine was removed, and has not been taken back.
+    fn is_expelled(&self, machine: &str) -> bool {
+        machine_id(machine).is_some_and(|machine| self.state.borrow().expelled.contains_key(&machine))
+    }
+
+    /// Every member as this node, which leads, sees it. A machine that is changing its store is shown once.
+    pub fn seen_members(&self) -> Vec<store::Member> {
+        let members = self.members();
+        let mut seen = BTreeMap::new();
+        for (node, member) in &members.nodes {
+            let Some(machine) = machine_id(&member.machine) else { continue };
+            let matched = members.matched.get(node);
+            let view = store::Member {
+                address: member.address.clone(),
+                votes: members.voters.contains(node),
+                leads: *node == members.leader,
+                lag: matched.map(|matched| members.last_index.saturating_sub(*matched)),
+                silence: members.silence.get(node).copied().unwrap_or_default(),
+                machine: machine.clone(),
+            };
+            seen.insert(machine, view);
+        }
+        seen.into_values().collect()
+    }
+
+    /// Where every member but this one listens.
+    pub fn addresses(&self) -> Vec<String> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let others = metrics.membership_config.membership().nodes();
+        others.filter(|(id, _)| **id != self.identity.node).map(|(_, m)| m.address.clone()).collect()
     }
 
     /// A machine leads, votes, reports and joins in no other's name. What its users ask for passes: each
@@ -114,7 +157,7 @@ impl Node {
                 });
                 claimed.collect()
             }
-            Request::ReadIndex => Vec::new(),
+            Request::ReadIndex | Request::Members => Vec::new(),
         };
         match claimed.into_iter().find(|claimed| claimed != caller.as_str()) {
             Some(claimed) => {
@@ -144,6 +187,9 @@ impl Node {
     async fn admit(&self, member: Member) -> Result<NodeId, Refusal> {
         let nodes = self.members().nodes;
         let known = |m: &Member| m.machine == member.machine && m.nonce == member.nonce;
+        if self.is_expelled(&member.machine) {
+            return Err(Refusal::Expelled);
+        }
         if let Some((node, _)) = nodes.iter().find(|(_, m)| known(m)) {
             return Ok(*node);
         }
@@ -297,6 +343,8 @@ impl Node {
             Some((*node, self.silence_of(&machine)))
         });
         let silence = silence.collect();
+        let expelled = nodes.iter().filter(|(_, member)| self.is_expelled(&member.machine));
+        let expelled = expelled.map(|(node, _)| *node).collect();
         Members {
             leader: self.identity.node,
             voters: membership.voter_ids().collect(),
@@ -306,6 +354,7 @@ impl Node {
             },
             nodes,
             silence,
+            expelled,
             matched: matched.filter_map(|(node, id)| Some((*node, id.as_ref()?.index))).collect(),
             last_index: metrics.last_log_index.unwrap_or(0),
         }
@@ -317,6 +366,12 @@ impl Node {
         let Some(step) = next_step(&self.members()) else { return };
         tracing::info!(?step, "changing the membership");
         let changed = match step {
+            Step::Transfer(node) => {
+                if let Err(error) = self.raft.trigger().transfer_leader(node).await {
+                    tracing::warn!(%error, "the lead was not handed over; it will be tried again");
+                }
+                return;
+            }
             Step::Voters(voters) => self.raft.change_membership(ReplaceAllVoters(voters), false).await,
             Step::Swap(voters) | Step::Finish(voters) => {
                 self.raft.change_membership(ReplaceAllVoters(voters), true).await

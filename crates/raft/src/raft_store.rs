@@ -53,6 +53,8 @@ struct Shared {
     questions: Questions,
     /// Machines with this one's id that were told of in the log.
     told: Told,
+    /// The leader has said that this machine was removed.
+    expelled: watch::Sender<bool>,
 }
 
 impl RaftStore {
@@ -82,6 +84,7 @@ impl RaftStore {
             disk,
             questions: Questions::default(),
             told: Told::default(),
+            expelled: watch::Sender::new(false),
         });
         let store = RaftStore(shared.clone());
         let seed = shared.options.seed;
@@ -98,6 +101,17 @@ impl RaftStore {
     /// Where peers reach this machine.
     pub fn address(&self) -> &str {
         &self.0.address
+    }
+
+    /// Where the other members listen.
+    pub fn member_addresses(&self) -> Vec<String> {
+        self.0.node.get().map(|node| node.addresses()).unwrap_or_default()
+    }
+
+    /// Turns true when the leader says that this machine was removed from the cluster: it is a member no
+    /// more, and its store is worth nothing.
+    pub fn expelled(&self) -> watch::Receiver<bool> {
+        self.0.expelled.subscribe()
     }
 
     /// Makes this machine a cluster by itself.
@@ -169,6 +183,7 @@ impl Shared {
                     // Not resumed when cancelled: the daemon is stopping.
                     () = self.watch_role(&node) => {}
                     () = self.mend(&node) => {}
+                    () = self.watch_place(&node) => {}
                     _ = stop.wait_for(|stop| *stop) => {}
                 }
                 if let Err(error) = node.raft.shutdown().await {
@@ -229,6 +244,7 @@ impl Shared {
             identity,
             peers: self.peers.clone(),
             told: Told::default(),
+            state: self.disk.state(),
         });
         if !node.identity.founders.is_empty() {
             node.initialize().await?;

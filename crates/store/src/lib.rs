@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cluster::{ClusterState, Command, MachineId, Outcome, Revision};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -58,6 +59,11 @@ pub trait Store: Send + Sync + 'static {
     /// never heard since this one took the lead is counted from that moment.
     fn silence(&self) -> BTreeMap<MachineId, Duration>;
 
+    /// Every member with its part, as the leader sees it; empty where the store has no members of its own.
+    async fn members(&self, _deadline: Instant) -> Result<Vec<Member>, ReadError> {
+        Ok(Vec::new())
+    }
+
     /// Before a planned stop: hands the lead to another machine, if this one has it. It leads no more
     /// afterwards.
     async fn give_up_lead(&self, _limit: Duration) {}
@@ -97,6 +103,20 @@ pub struct Voting {
     pub votes: bool,
     /// Of the last log entry that this machine's state holds.
     pub applied_index: u64,
+}
+
+/// One member of the cluster, as its leader sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    pub machine: MachineId,
+    /// Where its peers reach it: `HOST:PORT`.
+    pub address: String,
+    pub votes: bool,
+    pub leads: bool,
+    /// How many log entries it has yet to get; `None` when the leader has not heard how many it has.
+    pub lag: Option<u64>,
+    /// Since the leader last heard it.
+    pub silence: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

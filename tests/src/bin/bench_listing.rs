@@ -51,6 +51,7 @@ async fn bench(count: usize) {
         version: "0".into(),
         init: Arc::new(|_| async { Err(InitError::Exists { id: "c".into() }) }.boxed()),
         ask: Arc::new(|_, _| async { Err("there is no other machine".into()) }.boxed()),
+        membership: None,
     };
     let (stop, stopping) = watch::channel(false);
     let socket = http::bind(&path).await.expect("a socket");

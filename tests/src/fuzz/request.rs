@@ -215,6 +215,7 @@ fn parts(store: &Arc<MemoryStore>) -> HttpParts {
         version: "1".into(),
         init: Arc::new(init),
         ask: Arc::new(ask),
+        membership: None,
     }
 }
 

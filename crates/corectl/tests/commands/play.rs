@@ -62,6 +62,7 @@ impl Play {
             version: "1".into(),
             ask: Arc::new(|machine, question| Box::pin(async move { told(&machine, &question) })),
             init: Arc::new(|_| Box::pin(async { Err(InitError::Exists { id: "c1".into() }) })),
+            membership: None,
         };
         let (stop, stopping) = watch::channel(false);
         let task = tokio::spawn(async move { http::run(parts, vec![socket], stopping).await.unwrap() });

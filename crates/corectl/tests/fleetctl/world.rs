@@ -100,6 +100,7 @@ impl World {
                 };
                 Box::pin(async move { Ok(Box::pin(futures::stream::iter([Ok(text.into())])) as http::Words) })
             }),
+            membership: None,
         };
         rooms.spawn(async move { http::run(parts, vec![socket], stopping).await.unwrap() });
         let world = World { dir, store, _stop: stop, _rooms: rooms };

@@ -96,7 +96,7 @@ fn for_how_long(silent: &Option<Duration>) -> String {
 
 fn rejected_status(rejected: &Rejected) -> StatusCode {
     match rejected {
-        Rejected::UnitUnknown { .. } => StatusCode::NOT_FOUND,
+        Rejected::UnitUnknown { .. } | Rejected::TokenUnknown => StatusCode::NOT_FOUND,
         Rejected::TemplateActivated { .. } | Rejected::MachineUnknown { .. } => StatusCode::BAD_REQUEST,
         Rejected::ClusterExists { .. }
         | Rejected::UnitWithoutFile { .. }
@@ -107,7 +107,11 @@ fn rejected_status(rejected: &Rejected) -> StatusCode {
         | Rejected::MachineNotLost { .. }
         | Rejected::MachineInUse { .. }
         | Rejected::MachineCordoned { .. }
-        | Rejected::AlreadyThere { .. } => StatusCode::CONFLICT,
+        | Rejected::AlreadyThere { .. }
+        | Rejected::TokenExpired
+        | Rejected::TokenUsed
+        | Rejected::TokenExists
+        | Rejected::MachineExpelled { .. } => StatusCode::CONFLICT,
     }
 }
 

@@ -11,6 +11,7 @@ mod fleet;
 mod handed_over;
 mod journal;
 mod listen;
+pub(crate) mod membership;
 mod metrics;
 mod page_token;
 mod patience;
@@ -44,6 +45,7 @@ use view::Placement;
 pub use handed_over::handed_over;
 pub use journal::{AskMachine, JOURNALS_MAX, Question, Words};
 pub use listen::{Door, ListenError, SOCKET_GROUP, bind, bind_tcp};
+pub use membership::{MadeToken, Membership};
 
 /// Of one whole request: a batch of several hundred ordinary unit files, or some of the largest.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
@@ -66,6 +68,8 @@ pub struct HttpParts {
     pub version: String,
     pub init: InitCluster,
     pub ask: AskMachine,
+    /// `None` where machines have no membership of their own.
+    pub membership: Option<Arc<dyn Membership>>,
 }
 
 /// Forms a cluster of this machine alone, with that name if one is given. It returns when the store can be
@@ -147,6 +151,7 @@ pub fn router(parts: HttpParts) -> (Router, Background) {
         .merge(v1::routes())
         .merge(journal::routes())
         .merge(placing::routes())
+        .merge(membership::routes())
         .merge(fleet::routes())
         .route("/metrics", any(metrics::metrics))
         .fallback(|| async { Refusal::NoRoute })

@@ -44,7 +44,7 @@ async fn status(State(room): State<Arc<Room>>) -> Json<v1::Status> {
     Json(status_of(&room))
 }
 
-fn status_of(room: &Room) -> v1::Status {
+pub(super) fn status_of(room: &Room) -> v1::Status {
     let state = room.parts.store.state().borrow().clone();
     let role = room.parts.store.role().borrow().clone();
     let voting = room.parts.store.voting();

@@ -55,6 +55,7 @@ pub fn parts(store: &Arc<MemoryStore>) -> HttpParts {
         version: "9.9.9".into(),
         init: Arc::new(init),
         ask: Arc::new(ask),
+        membership: None,
     }
 }
 

@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::Shared;
 use crate::disk::Identity;
 use crate::forming::{self, Heard, Step};
-use crate::message::Hello;
-use crate::message::{Envelope, Refusal, Request, Response};
+use crate::message::{Envelope, Hello, Refusal, Request, Response};
+use crate::node::Node;
 use crate::peers::CallError;
 use crate::server::Handler;
 use crate::twin;
@@ -22,11 +22,15 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a machine that is taken for another asks whether the other has gone. A machine that lost its
 /// store while the leader still heard it is let in after such a while, too.
 const TWIN_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a member that hears no leader asks whether it is a member still.
+const PLACE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Why a machine is not a member yet.
 enum NotTaken {
     /// The one at that address has its id.
     Twin(String),
+    /// This machine was removed.
+    Expelled,
     Later,
 }
 
@@ -102,6 +106,14 @@ impl Shared {
                         ));
                         tokio::time::sleep(TWIN_INTERVAL).await;
                     }
+                    Err(NotTaken::Expelled) => {
+                        let machine = &self.options.machine;
+                        self.hint(&format!(
+                            "this machine was removed from the cluster; to take it back, run `corectl \
+                             cluster readmit {machine}` on a member"
+                        ));
+                        tokio::time::sleep(TWIN_INTERVAL).await;
+                    }
                     Err(NotTaken::Later) => {
                         self.hint("waiting for the cluster's leader to take this machine in");
                         tokio::time::sleep(FORMING_INTERVAL).await;
@@ -113,6 +125,40 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// While no leader is known, asks the others whether this machine is a member still: one that was removed
+    /// would wait for ever. Only a leader's word counts; others may not know yet that it was taken back.
+    pub(super) async fn watch_place(&self, node: &Node) {
+        let mut tick = tokio::time::interval(PLACE_INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            if matches!(*self.role.borrow(), Role::Leader { .. } | Role::Follower { .. }) {
+                continue;
+            }
+            let mut addresses = node.addresses();
+            addresses.extend(self.options.join.iter().cloned());
+            for address in addresses {
+                if self.is_removed(node, &address).await {
+                    tracing::error!("this machine was removed from the cluster");
+                    self.expelled.send_replace(true);
+                    return std::future::pending().await;
+                }
+            }
+        }
+    }
+
+    /// Whether the leader that the machine at `address` knows says so.
+    async fn is_removed(&self, node: &Node, address: &str) -> bool {
+        let Ok(hello) = self.peers.hello(address, None, HELLO_TIMEOUT).await else { return false };
+        let cluster = node.identity.cluster_id.clone();
+        let formed = hello.formed.filter(|formed| formed.cluster == cluster);
+        let Some(leader) = formed.and_then(|formed| formed.leader) else { return false };
+        let machine = self.options.machine.to_string();
+        let request = Request::Here { machine, node: node.identity.node };
+        let answer = self.peers.call(&leader, &Envelope { cluster, to: None, request }, HELLO_TIMEOUT).await;
+        matches!(answer, Err(CallError::Refused { source: Refusal::Expelled, .. }))
     }
 
     fn keep(&self, identity: &Identity) {
@@ -163,6 +209,9 @@ impl Shared {
                 }
                 Err(CallError::Refused { source: Refusal::Twin { address }, .. }) => {
                     return Err(NotTaken::Twin(address));
+                }
+                Err(CallError::Refused { source: Refusal::Expelled, .. }) => {
+                    return Err(NotTaken::Expelled);
                 }
                 Err(CallError::Refused { source: Refusal::NotLeader { leader: Some(leader) }, .. })
                     if !addresses.contains(&leader) =>

@@ -147,7 +147,12 @@ impl Store for RaftStore {
                     }
                 }
                 Err(Refusal::Unknown) => return Err(ProposeError::Unknown),
-                Err(refusal @ (Refusal::Failed(_) | Refusal::Twin { .. } | Refusal::Impostor { .. })) => {
+                Err(
+                    refusal @ (Refusal::Failed(_)
+                    | Refusal::Twin { .. }
+                    | Refusal::Impostor { .. }
+                    | Refusal::Expelled),
+                ) => {
                     return Err(ProposeError::Stopped { reason: refusal.to_string() });
                 }
             }
@@ -185,7 +190,12 @@ impl Store for RaftStore {
                     wait.applied_index_at_least(Some(index), "read").await.map_err(|_| ReadError::Timeout)?;
                     return Ok(self.0.disk.state().borrow().clone());
                 }
-                Err(refusal @ (Refusal::Failed(_) | Refusal::Twin { .. } | Refusal::Impostor { .. })) => {
+                Err(
+                    refusal @ (Refusal::Failed(_)
+                    | Refusal::Twin { .. }
+                    | Refusal::Impostor { .. }
+                    | Refusal::Expelled),
+                ) => {
                     return Err(ReadError::Stopped { reason: refusal.to_string() });
                 }
                 Err(Refusal::NotLeader { .. } | Refusal::Stranger | Refusal::Unknown) => {
@@ -233,6 +243,24 @@ impl Store for RaftStore {
         let Some(node) = self.0.node.get() else { return BTreeMap::new() };
         let state = self.0.disk.state().borrow().clone();
         node.liveness.silence(state.machines.keys(), &self.0.options.machine)
+    }
+
+    async fn members(&self, deadline: Instant) -> Result<Vec<store::Member>, ReadError> {
+        let Some(node) = self.0.node.get() else {
+            return Err(ReadError::Unformed { hint: self.0.unformed() });
+        };
+        let no_leader = || ReadError::NoLeader { hint: self.0.no_leader() };
+        match self.0.target(node) {
+            Target::Me => Ok(node.seen_members()),
+            Target::Nobody => Err(no_leader()),
+            Target::Peer(leader) => {
+                match self.0.ask_leader(node, &leader, Request::Members, deadline).await {
+                    Ok(Response::Members { members }) => Ok(members),
+                    Ok(_) | Err(CallError::NoAnswer { .. }) => Err(ReadError::Timeout),
+                    Err(CallError::Unreachable { .. } | CallError::Refused { .. }) => Err(no_leader()),
+                }
+            }
+        }
     }
 
     async fn give_up_lead(&self, limit: Duration) {

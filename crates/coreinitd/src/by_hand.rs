@@ -1,0 +1,244 @@
+//! A machine's way into a cluster and out of it by hand: what `corectl cluster init`, `join` and `leave` make
+//! of it is written down, and then the daemon begins anew, as if it had been configured so.
+
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cluster::{Command, MachineId, Rejected};
+use identity::joining::{self, Admit, Admitted, JoinRequest};
+use identity::{Keyring, Secret, Token};
+use raft::{BoxStream, Caller, Listener, RaftStore, Transport};
+use store::Store;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::config::{Config, PORT};
+use crate::http::{InitError, MadeToken, Membership, membership::now};
+use crate::trust::{Trust, hex};
+
+/// A machine that shows its token waits so long for the cluster's word.
+const ADMIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the members' addresses are written down anew, when they have changed.
+const REMEMBER_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Why the daemon begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anew {
+    /// It is to be a member of a cluster.
+    Member,
+    /// It was removed from its cluster.
+    Expelled,
+}
+
+/// What this machine can do about its membership.
+pub struct ByHand {
+    config: Config,
+    /// The keys of the cluster that it belongs to, or is to belong to.
+    keyring: Option<Arc<Keyring>>,
+    anew: mpsc::Sender<Anew>,
+    version: String,
+}
+
+impl ByHand {
+    pub fn new(
+        config: &Config,
+        keyring: Option<Arc<Keyring>>,
+        anew: mpsc::Sender<Anew>,
+        version: &str,
+    ) -> ByHand {
+        ByHand { config: config.clone(), keyring, anew, version: version.into() }
+    }
+
+    /// Writes down that this machine is to form a cluster by itself.
+    pub fn init(&self, name: Option<String>) -> Result<(), InitError> {
+        let failed = |reason: String| InitError::Failed { reason };
+        self.port_is_free().map_err(failed)?;
+        let secret = Secret::random().map_err(|error| failed(error.to_string()))?;
+        let name = name.unwrap_or_else(|| self.config.cluster_name.clone());
+        let trust = Trust { secret: hex(secret.expose()), join: Vec::new(), init: Some(name) };
+        self.begin(&trust).map_err(failed)
+    }
+
+    fn begin(&self, trust: &Trust) -> Result<(), String> {
+        let dir = &self.config.data_dir;
+        trust.write(dir).map_err(|error| format!("cannot write to {}: {error}", dir.display()))?;
+        // Whoever is first is enough.
+        let _ = self.anew.try_send(Anew::Member);
+        Ok(())
+    }
+
+    /// Known before anything is written down or a token is used.
+    fn port_is_free(&self) -> Result<(), String> {
+        let listen = &self.config.listen;
+        TcpListener::bind(listen).map(drop).map_err(|error| {
+            format!("cannot listen for other machines on {listen}: {error}; set `listen` to an address of this machine")
+        })
+    }
+}
+
+#[async_trait]
+impl Membership for ByHand {
+    async fn join(&self, token: &str, addresses: &[String]) -> Result<(), String> {
+        if !self.config.by_hand {
+            return Err(
+                "this machine joins by its configuration (cluster_secret_file, join), not by a token; \
+                        take these out of it to join by hand"
+                    .into(),
+            );
+        }
+        if self.keyring.is_some() {
+            return Err(
+                "this machine is a member of a cluster already; `corectl cluster leave` takes it out \
+                        of that first"
+                    .into(),
+            );
+        }
+        let token: Token = token.parse().map_err(|error: identity::TokenError| error.to_string())?;
+        self.port_is_free()?;
+        let mut failures = Vec::new();
+        for address in addresses {
+            let address = raft::with_port(address.trim(), PORT);
+            match joining::ask(&address, &token, &self.config.machine, &self.version).await {
+                Ok(admitted) => {
+                    let mut join = admitted.addresses;
+                    if !join.contains(&address) {
+                        join.insert(0, address);
+                    }
+                    return self.begin(&Trust { secret: admitted.secret, join, init: None });
+                }
+                // Another member would say the same.
+                Err(refused @ joining::JoinError::Refused { .. }) => return Err(refused.to_string()),
+                Err(error) => failures.push(format!("{:#}", anyhow::Error::new(error))),
+            }
+        }
+        Err(failures.join("; "))
+    }
+
+    fn make_token(&self) -> Result<MadeToken, String> {
+        let Some(keyring) = &self.keyring else {
+            return Err(
+                "machines of this cluster know each other by nothing: without encryption there are no \
+                        tokens; set cluster_secret_file, or take `listen` and insecure_transport out of the \
+                        configuration before `corectl cluster init`"
+                    .into(),
+            );
+        };
+        let token = Token::random(keyring.authority().certificate()).map_err(|error| error.to_string())?;
+        Ok(MadeToken { text: token.to_string(), name: token.name().into(), digest: token.digest() })
+    }
+
+    fn address(&self) -> String {
+        self.config.advertise.clone().unwrap_or_else(|| self.config.listen.clone())
+    }
+}
+
+/// Lets in who shows a token that the cluster knows: its use is committed before the secret is told.
+pub fn admission(store: RaftStore, secret: &Secret, own_address: String) -> Admit {
+    let secret: Arc<str> = hex(secret.expose()).into();
+    Arc::new(move |request| {
+        let (store, secret, own_address) = (store.clone(), secret.clone(), own_address.clone());
+        Box::pin(async move {
+            let machine = request.machine.clone();
+            let admitted = use_token(&store, request).await;
+            match &admitted {
+                Ok(_) => tracing::info!(%machine, "a machine was let in by a token"),
+                Err(reason) => tracing::warn!(%machine, reason, "a machine was not let in by its token"),
+            }
+            let cluster = admitted?;
+            let mut addresses = store.member_addresses();
+            addresses.push(own_address);
+            Ok(Admitted { cluster, secret: secret.to_string(), addresses })
+        })
+    })
+}
+
+async fn use_token(store: &RaftStore, request: JoinRequest) -> Result<String, String> {
+    let JoinRequest { token_name, token_secret, machine, .. } = request;
+    let digest = identity::secret_digest(&token_secret);
+    let using = Command::UseToken { id: token_name, digest, machine: machine.clone(), at: now() };
+    made(store, using).await?;
+    // With a token it may come back, even if it was removed.
+    if store.state().borrow().expelled.contains_key(&machine) {
+        made(store, Command::Readmit { machine }).await?;
+    }
+    let cluster = store.state().borrow().cluster.as_ref().map(|cluster| cluster.id.clone());
+    cluster.ok_or_else(|| "the cluster is being formed; try again".into())
+}
+
+async fn made(store: &RaftStore, command: Command) -> Result<(), String> {
+    let proposed = store.propose(vec![command], Instant::now() + ADMIT_TIMEOUT).await;
+    let outcome = proposed.map_err(|error| error.to_string())?.outcomes.into_iter().next();
+    outcome.transpose().map(drop).map_err(|rejected: Rejected| rejected.to_string())
+}
+
+/// Forms the cluster that this machine was told to be, and keeps in mind where the others are: a machine whose
+/// store is damaged asks them for a new one.
+pub async fn remember(store: RaftStore, dir: PathBuf, mut trust: Trust, mut stop: watch::Receiver<bool>) {
+    if let Some(name) = &trust.init {
+        match store.init(Some(name.clone())).await {
+            Ok(()) | Err(raft::InitError::Exists { .. }) => {
+                trust.init = None;
+                kept(&trust, &dir);
+            }
+            Err(error) => tracing::error!(%error, "the cluster was not formed"),
+        }
+    }
+    let mut tick = tokio::time::interval(REMEMBER_INTERVAL);
+    loop {
+        tokio::select! {
+            // Cancel-safe: both only wait.
+            _ = tick.tick() => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        let now = store.member_addresses();
+        if !now.is_empty() && now != trust.join {
+            trust.join = now;
+            kept(&trust, &dir);
+        }
+    }
+}
+
+fn kept(trust: &Trust, dir: &Path) {
+    if let Err(error) = trust.write(dir) {
+        tracing::error!(%error, "where the other members are was not written down");
+    }
+}
+
+/// The port of a machine that belongs to no cluster yet: nobody is heard, and nobody is called.
+pub struct Closed;
+
+struct Nobody(String);
+
+#[async_trait]
+impl Transport for Closed {
+    async fn connect(&self, _address: &str) -> io::Result<BoxStream> {
+        Err(io::Error::new(io::ErrorKind::NotConnected, "this machine is not part of a cluster"))
+    }
+
+    async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>> {
+        Ok(Box::new(Nobody(address.into())))
+    }
+}
+
+#[async_trait]
+impl Listener for Nobody {
+    async fn accept(&mut self) -> io::Result<(BoxStream, Caller)> {
+        std::future::pending().await
+    }
+
+    fn address(&self) -> io::Result<String> {
+        Ok(self.0.clone())
+    }
+}
+
+/// What is left of a membership that has ended: nothing but the old store, beside the place of the next one.
+pub fn forget(dir: &Path, machine: &MachineId) -> anyhow::Result<()> {
+    Trust::remove(dir)?;
+    let aside = raft::set_aside_as(dir, "removed")?;
+    tracing::warn!(%machine, "the store was set aside as {}; nothing needs it any more", aside.display());
+    Ok(())
+}
