@@ -12,7 +12,7 @@ use clap_complete::engine::ArgValueCompleter;
 use crate::completion::{machines, units, units_or_machines};
 use crate::connect::Connection;
 
-pub use cluster::{BackendName, ClusterCommand, Migrate};
+pub use cluster::{BackendName, ClusterCommand, Join, Leave, Migrate, Remove, TokenCommand, TokenWish};
 pub use import::{FleetSource, ImportCommand};
 
 /// systemd at the level of the cluster: start unit files on one of many machines.
@@ -107,6 +107,9 @@ pub enum Command {
     /// Form a cluster, and ask about it
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Make, list and revoke what lets machines into the cluster
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Take over what another cluster keeps
     #[command(subcommand)]
     Import(ImportCommand),

@@ -1,23 +1,55 @@
-//! `cluster init` and `cluster status`.
+//! `cluster init` and `cluster status`; the rest of `cluster` is told where it is.
 
 use api::Client;
+use api::membership::TokenWish;
 use api::v1::{ClusterInit, Role, Status};
 
 use crate::cli::{ClusterCommand, Format};
-use crate::{Exit, output};
+use crate::{Exit, membership, output, token};
+
+/// The token that comes with a new cluster.
+const INVITATION_SECONDS: u64 = 24 * 3600;
 
 pub async fn run(client: &Client, command: &ClusterCommand, format: Format) -> anyhow::Result<Exit> {
     let status = match command {
-        ClusterCommand::Init { name } => client.cluster_init(&ClusterInit { name: name.clone() }).await?,
+        ClusterCommand::Init { name } => return init(client, name.clone(), format).await,
+        ClusterCommand::Join(join) => membership::join(client, join, format).await?,
+        ClusterCommand::Leave(leave) => return membership::leave(client, leave).await,
+        ClusterCommand::Remove(remove) => return membership::remove(client, remove).await,
+        ClusterCommand::Readmit { machine } => return membership::readmit(client, machine).await,
+        ClusterCommand::Members => return membership::members(client, format).await,
         // It needs no daemon, and was done before one was asked.
         ClusterCommand::Migrate(_) => return Ok(Exit::Done),
         ClusterCommand::Status => client.status().await?,
     };
-    match format {
-        Format::Json => output::json(&status)?,
-        _ => output::text(&render(&status)),
+    show(&status, format)?;
+    Ok(Exit::Done)
+}
+
+/// With the command that lets the next machine in, where machines know each other by more than an address.
+async fn init(client: &Client, name: Option<String>, format: Format) -> anyhow::Result<Exit> {
+    let status = client.cluster_init(&ClusterInit { name }).await?;
+    if status.role != Role::Unformed {
+        show(&status, format)?;
+        return Ok(Exit::Done);
+    }
+    let status = membership::settled(client, "the cluster to be formed").await?;
+    show(&status, format)?;
+    if format != Format::Json {
+        output::line("");
+        token::create(client, &TokenWish { ttl: Some(INVITATION_SECONDS), uses: None }, format).await?;
     }
     Ok(Exit::Done)
+}
+
+fn show(status: &Status, format: Format) -> anyhow::Result<()> {
+    match format {
+        Format::Json => output::json(status),
+        _ => {
+            output::text(&render(status));
+            Ok(())
+        }
+    }
 }
 
 fn render(status: &Status) -> String {

@@ -21,6 +21,7 @@ mod lookup;
 mod machine_command;
 mod machines;
 mod man;
+mod membership;
 mod migrate;
 mod moving;
 mod names;
@@ -32,6 +33,7 @@ mod ssh;
 mod start;
 mod status;
 mod stop;
+mod token;
 mod tunnel;
 mod verdict;
 mod wait;
@@ -110,6 +112,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::ListUnitFiles(list) => list_unit_files::run(client, &list, output).await,
         Command::ListMachines(list) => list_machines::run(client, &list, output).await,
         Command::Cluster(command) => cluster_command::run(client, &command, output).await,
+        Command::Token(command) => token::run(client, &command, output).await,
         Command::Import(command) => import::run(client, &command).await,
         Command::Completion { .. }
         | Command::Man { .. }

@@ -1,11 +1,11 @@
 //! What the daemon was told: a TOML file, `COREINIT_*` variables over it, flags over both; and a `fleet.conf`
 //! under all of them, when there is one.
 
+mod address;
 mod etcd;
 mod fleet_conf;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use clap::Parser;
 use cluster::MachineId;
 use serde::Deserialize;
 
+pub(crate) use address::is_loopback;
+use address::own_address;
 use etcd::EtcdApi;
 pub use etcd::{Backend, Etcd};
 use fleet_conf::FleetConf;
@@ -341,37 +343,6 @@ fn lost_after(text: &str) -> anyhow::Result<Duration> {
         "machine_lost_after = {text:?} is too short: machines are heard each second; use 2s or more"
     );
     Ok(span)
-}
-
-/// Of `HOST:PORT`.
-pub(crate) fn is_loopback(address: &str) -> bool {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-/// Where other machines reach this one, when nobody said: the address it listens on, or the local end of the
-/// way to one of `join`, or of the default route. Nothing is sent.
-fn own_address(listen: &str, join: &[String]) -> anyhow::Result<String> {
-    let (host, port) = listen.rsplit_once(':').context("`listen` has no port")?;
-    let any = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
-    if !any {
-        return Ok(listen.into());
-    }
-    let ways = join.iter().map(String::as_str).chain(["192.0.2.1:9", "[2001:db8::1]:9"]);
-    for way in ways {
-        let family = if way.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
-        let Ok(socket) = UdpSocket::bind(family) else { continue };
-        if socket.connect(way).is_err() {
-            continue;
-        }
-        let Ok(local) = socket.local_addr() else { continue };
-        if !local.ip().is_loopback() && !local.ip().is_unspecified() {
-            let ip = local.ip();
-            let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
-            return Ok(format!("{host}:{port}"));
-        }
-    }
-    bail!("cannot tell at which address other machines reach this one; set `advertise`")
 }
 
 fn host_name() -> String {

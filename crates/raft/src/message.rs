@@ -41,6 +41,8 @@ pub enum Request {
     Here {
         machine: String,
         node: NodeId,
+        /// Where it listens now; machines may get other addresses.
+        address: String,
     },
     /// For the leader: take this machine as a new member.
     Join {

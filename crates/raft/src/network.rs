@@ -1,7 +1,8 @@
 //! openraft's calls to other nodes, over [`Peers`].
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -26,7 +27,11 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Network {
     pub peers: Arc<Peers>,
     pub cluster: String,
+    pub moved: Moved,
 }
+
+/// Nodes that were heard from other addresses than the membership has for them.
+pub type Moved = Arc<Mutex<BTreeMap<NodeId, String>>>;
 
 /// One node as a target.
 pub struct PeerNode {
@@ -46,7 +51,10 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 impl PeerNode {
     async fn call(&self, request: Request, timeout: Duration) -> Result<Response, RPCError<TypeConfig>> {
         let envelope = Envelope { cluster: self.network.cluster.clone(), to: Some(self.node), request };
-        self.network.peers.call(&self.address, &envelope, timeout).await.map_err(|error| match error {
+        let moved =
+            self.network.moved.lock().expect("no holder of this lock panics").get(&self.node).cloned();
+        let address = moved.as_ref().unwrap_or(&self.address);
+        self.network.peers.call(address, &envelope, timeout).await.map_err(|error| match error {
             CallError::NoAnswer { .. } => RPCError::Network(NetworkError::new(&error)),
             CallError::Unreachable { .. } | CallError::Refused { .. } => {
                 RPCError::Unreachable(Unreachable::new(&error))

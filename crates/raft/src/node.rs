@@ -22,6 +22,7 @@ use crate::forming::{joined_node, machine_id};
 use crate::liveness::Liveness;
 use crate::membership::{Members, Step, next_step};
 use crate::message::{Refusal, Request, Response};
+use crate::network::Moved;
 use crate::peers::Peers;
 use crate::state_machine::StateMachine;
 use crate::transport::Caller;
@@ -42,6 +43,7 @@ pub struct Node {
     /// Machines with another's id that were told of in the log.
     pub told: Told,
     pub state: watch::Receiver<Arc<ClusterState>>,
+    pub moved: Moved,
 }
 
 impl Node {
@@ -74,16 +76,20 @@ impl Node {
                 Ok(Response::Proposed { revision: committed.revision.0, outcomes: committed.outcomes })
             }
             Request::ReadIndex => Ok(Response::ReadIndex { index: self.read_index().await? }),
-            Request::Here { machine, node } => {
+            Request::Here { machine, node, address } => {
                 let Role::Leader { .. } = self.role() else {
                     return Err(Refusal::NotLeader {
                         leader: self.leader().map(|(_, member)| member.address),
                     });
                 };
                 // Only the member that the machine is now: a former life says nothing about this one.
-                if self.member(node).is_none_or(|member| member.machine != machine) {
+                let member = self.member(node).filter(|member| member.machine == machine);
+                let Some(member) = member else {
                     let is_out = self.is_expelled(&machine);
                     return Err(if is_out { Refusal::Expelled } else { Refusal::Stranger });
+                };
+                if member.address != address {
+                    self.moved.lock().expect("no holder of this lock panics").insert(node, address);
                 }
                 if let Some(machine) = machine_id(&machine) {
                     self.liveness.heard(machine);
@@ -362,7 +368,14 @@ impl Node {
 
     /// While this node leads: carries out the membership's next step, if one is due.
     pub async fn mend_membership(&self) {
-        use openraft::ChangeMembers::{RemoveNodes, ReplaceAllVoters};
+        use openraft::ChangeMembers::{RemoveNodes, ReplaceAllVoters, SetNodes};
+        let moved = self.moved_members();
+        if !moved.is_empty() {
+            tracing::info!(?moved, "machines have other addresses now");
+            if let Err(error) = self.raft.change_membership(SetNodes(moved), true).await {
+                tracing::warn!(%error, "the new addresses were not written down; it will be tried again");
+            }
+        }
         let Some(step) = next_step(&self.members()) else { return };
         tracing::info!(?step, "changing the membership");
         let changed = match step {
@@ -381,6 +394,17 @@ impl Node {
         if let Err(error) = changed {
             tracing::warn!(%error, "the membership was not changed; it will be tried again");
         }
+    }
+
+    /// Members that listen elsewhere than the membership says, this one among them.
+    fn moved_members(&self) -> BTreeMap<NodeId, Member> {
+        let mut heard = self.moved.lock().expect("no holder of this lock panics").clone();
+        heard.extend(self.identity.address.clone().map(|address| (self.identity.node, address)));
+        let moved = heard.into_iter().filter_map(|(node, address)| {
+            let member = self.member(node).filter(|member| member.address != address)?;
+            Some((node, Member { address, ..member }))
+        });
+        moved.collect()
     }
 
     /// A founder's first act, harmless to repeat: every founder writes the same first entry.

@@ -19,7 +19,7 @@ use crate::batch::Batches;
 use crate::disk::{Disk, Identity};
 use crate::liveness::Liveness;
 use crate::message::{self, Asked, Envelope, Formed, Hello, Refusal};
-use crate::network::Network;
+use crate::network::{Moved, Network};
 use crate::node::{Node, Raft};
 use crate::peers::Peers;
 use crate::question::{self, Answerer, AskError, Pieces, Questions};
@@ -225,7 +225,8 @@ impl Shared {
             ..Config::default()
         };
         let config = config.validate().map_err(|error| error.to_string())?;
-        let network = Network { peers: self.peers.clone(), cluster: identity.cluster_id.clone() };
+        let (peers, moved) = (self.peers.clone(), Moved::default());
+        let network = Network { peers, cluster: identity.cluster_id.clone(), moved: moved.clone() };
         let raft = Raft::new(
             identity.node,
             Arc::new(config),
@@ -245,6 +246,7 @@ impl Shared {
             peers: self.peers.clone(),
             told: Told::default(),
             state: self.disk.state(),
+            moved,
         });
         if !node.identity.founders.is_empty() {
             node.initialize().await?;

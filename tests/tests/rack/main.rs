@@ -7,6 +7,7 @@
 //! at once. Measurements are printed as they are made.
 
 mod behind;
+mod by_hand;
 mod damage;
 mod etcd;
 mod fleetctl;
@@ -61,6 +62,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("a_machine_without_power_loses_its_units", loss::a_machine_without_power_loses_its_units),
     ("nothing_acknowledged_is_lost", loss::nothing_acknowledged_is_lost),
     ("the_state_may_be_kept_in_etcd", etcd::the_state_may_be_kept_in_etcd),
+    ("a_cluster_is_made_by_hand", by_hand::a_cluster_is_made_by_hand),
     ("killed_daemons_lose_nothing", kills::killed_daemons_lose_nothing),
     ("a_damaged_store_is_set_aside", damage::a_damaged_store_is_set_aside),
     ("a_global_unit_is_on_machines_that_come_later", joining::a_global_unit_is_on_machines_that_come_later),

@@ -1,8 +1,12 @@
 //! What can be typed after `corectl cluster`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use clap_complete::engine::ArgValueCompleter;
+
+use crate::completion::machines;
 
 #[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
@@ -12,10 +16,97 @@ pub enum ClusterCommand {
         #[arg(long)]
         name: Option<String>,
     },
+    /// Make this machine a member of a cluster, by a token that one of its members has made
+    Join(Join),
+    /// Take this machine out of its cluster: its units move away first
+    Leave(Leave),
+    /// Take a machine out of the cluster for good, such as one that is dead
+    Remove(Remove),
+    /// Let a machine that was removed come back
+    Readmit {
+        /// Its whole id
+        #[arg(value_name = "ID")]
+        machine: String,
+    },
+    /// List the members: who votes, who lags behind, when each was heard last
+    Members,
     /// Tell who leads, and what this machine is in the cluster
     Status,
     /// Move the cluster's state from the daemons into an etcd, or back, while no daemon runs
     Migrate(Migrate),
+}
+
+#[derive(Debug, Args)]
+pub struct Join {
+    /// What `corectl token create` printed on a member; - reads it from standard input, where no list of
+    /// processes shows it
+    pub token: String,
+    /// Members of the cluster, HOST or HOST:PORT; the first that answers is asked
+    #[arg(required = true, value_name = "ADDRESS")]
+    pub addresses: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Leave {
+    /// Do not move its units away one after another: they stop here, and are started anew where they can be
+    #[arg(long)]
+    pub no_drain: bool,
+    /// Wait for its units to move no longer than this, such as 90s or 5min
+    #[arg(long, value_name = "TIME", value_parser = super::time)]
+    pub timeout: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub struct Remove {
+    /// Its name, or the beginning of its id
+    #[arg(value_name = "MACHINE", add = ArgValueCompleter::new(machines))]
+    pub machine: String,
+    /// Although it is alive
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token that lets machines in, and print the command that uses it
+    Create(TokenWish),
+    /// List tokens, without what lets anybody in
+    List,
+    /// Have tokens let nobody in any more
+    Revoke {
+        /// As `corectl token list` has them
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Revoke all tokens and make a new one
+    Rotate(TokenWish),
+}
+
+#[derive(Debug, Args)]
+pub struct TokenWish {
+    /// How long it lets machines in, such as 30min, 24h or 7d, or `never` for one that does not end
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = ttl)]
+    pub ttl: Ttl,
+    /// How many machines it lets in [default: any number]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub uses: Option<u32>,
+}
+
+/// Of a token; `None`: it does not end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ttl(pub Option<Duration>);
+
+fn ttl(text: &str) -> Result<Ttl, String> {
+    if text == "never" {
+        return Ok(Ttl(None));
+    }
+    let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
+    let span = days.map(|days| Duration::from_secs(86_400 * u64::from(days)));
+    let span = span.map_or_else(|| super::time(text), Ok)?;
+    match span < Duration::from_secs(1) {
+        true => Err("write a time such as 30min, 24h or 7d, or never".into()),
+        false => Ok(Ttl(Some(span))),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -41,4 +132,19 @@ pub struct Migrate {
 pub enum BackendName {
     Raft,
     Etcd,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_lives_for_days_or_for_ever() {
+        assert_eq!(ttl("7d"), Ok(Ttl(Some(Duration::from_secs(7 * 86_400)))));
+        assert_eq!(ttl("90min"), Ok(Ttl(Some(Duration::from_secs(5400)))));
+        assert_eq!(ttl("never"), Ok(Ttl(None)));
+        for wrong in ["", "0", "soon", "-1d", "1w"] {
+            assert!(ttl(wrong).is_err(), "{wrong}");
+        }
+    }
 }

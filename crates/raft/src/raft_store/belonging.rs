@@ -80,7 +80,7 @@ impl Shared {
                 Err(error) => tracing::error!(%error, "cannot read who this node is"),
             }
             if self.options.join.is_empty() {
-                self.hint("run `corectl cluster init` here, or set bootstrap_expect and join");
+                self.hint("run `corectl cluster init` here, or `corectl cluster join`, or set bootstrap_expect and join");
                 let Some((name, answer)) = inits.recv().await else { std::future::pending().await };
                 let me = self.hello(None);
                 let identity = forming::found(&[&me], &me.machine);
@@ -155,8 +155,7 @@ impl Shared {
         let cluster = node.identity.cluster_id.clone();
         let formed = hello.formed.filter(|formed| formed.cluster == cluster);
         let Some(leader) = formed.and_then(|formed| formed.leader) else { return false };
-        let machine = self.options.machine.to_string();
-        let request = Request::Here { machine, node: node.identity.node };
+        let request = self.here(node);
         let answer = self.peers.call(&leader, &Envelope { cluster, to: None, request }, HELLO_TIMEOUT).await;
         matches!(answer, Err(CallError::Refused { source: Refusal::Expelled, .. }))
     }

@@ -73,6 +73,11 @@ impl Shared {
         Instant::now() < deadline
     }
 
+    pub(super) fn here(&self, node: &Node) -> Request {
+        let machine = self.options.machine.to_string();
+        Request::Here { machine, node: node.identity.node, address: self.address.clone() }
+    }
+
     fn no_leader(&self) -> String {
         let groups = self.node.get().map(|node| node.voters()).unwrap_or_default();
         let (now, before) = match groups.as_slice() {
@@ -228,8 +233,7 @@ impl Store for RaftStore {
             Target::Me => Ok(()),
             Target::Nobody => Err(no_leader()),
             Target::Peer(leader) => {
-                let request =
-                    Request::Here { machine: self.0.options.machine.to_string(), node: node.identity.node };
+                let request = self.0.here(node);
                 match self.0.ask_leader(node, &leader, request, deadline).await {
                     Ok(_) => Ok(()),
                     Err(CallError::NoAnswer { .. }) => Err(ReadError::Timeout),
