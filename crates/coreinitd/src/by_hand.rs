@@ -235,10 +235,10 @@ impl Listener for Nobody {
     }
 }
 
-/// What is left of a membership that has ended: nothing but the old store, beside the place of the next one.
+/// What is left of a membership that has ended: nothing but the old store, in a folder of its own.
 pub fn forget(dir: &Path, machine: &MachineId) -> anyhow::Result<()> {
     Trust::remove(dir)?;
-    let aside = raft::set_aside_as(dir, "removed")?;
+    let aside = raft::set_aside(dir, raft::ASIDE_REMOVED, &[])?;
     tracing::warn!(%machine, "the store was set aside as {}; nothing needs it any more", aside.display());
     Ok(())
 }

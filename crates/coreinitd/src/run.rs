@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use crate::by_hand::{self, Anew, ByHand, Closed};
 use crate::config::{Config, Engine, Etcd};
 use crate::systemd::{DBus, UnitManager};
-use crate::{agent, asking, capacity, http, leader, leave, presence};
+use crate::{agent, asking, capacity, http, leader, leave, presence, trust};
 
 /// The work of handing over the lead is given so long at a planned stop.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -341,10 +341,8 @@ fn open_disk(config: &Config) -> anyhow::Result<Disk> {
                     dir.display()
                 );
             }
-            let aside = raft::set_aside(dir).context("cannot set the damaged store aside")?;
-            if let Some(trust) = &config.trust {
-                trust.write(dir).context("cannot keep the cluster's secret beside the new store")?;
-            }
+            let aside = raft::set_aside(dir, raft::ASIDE_DAMAGED, &[trust::FILE]);
+            let aside = aside.context("cannot set the damaged store aside")?;
             tracing::error!(
                 "the damaged store was set aside as {}; joining as a new member",
                 aside.display()

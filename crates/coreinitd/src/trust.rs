@@ -3,13 +3,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-const NAME: &str = "trust.json";
+/// In the data folder.
+pub const FILE: &str = "trust.json";
 const MODE: u32 = 0o600;
 
 /// Written at `cluster init` and `cluster join`. Only its owner can read it.
@@ -44,7 +45,7 @@ impl Trust {
 
     /// Durable when it returns; a crash leaves the old file or the new one.
     pub fn write(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let new = dir.join("trust.json.new");
         // One that a crash left may have another mode.
         match fs::remove_file(&new) {
@@ -79,7 +80,7 @@ pub fn hex(secret: &[u8]) -> String {
 }
 
 fn path(dir: &Path) -> PathBuf {
-    dir.join(NAME)
+    dir.join(FILE)
 }
 
 impl std::fmt::Debug for Trust {

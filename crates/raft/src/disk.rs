@@ -2,8 +2,10 @@
 //! checks all of it from end to end; a store that is doubted is refused, because a node that forgot its vote
 //! or an acknowledged entry endangers the whole cluster.
 
+use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -156,7 +158,7 @@ fn open(dir: &Path, kind: &EngineKind, mode: FlushMode) -> io::Result<Disk> {
             (Arc::new(disk.clone()), Some(Arc::new(disk)), None)
         }
         EngineKind::Sled | EngineKind::Redb => {
-            fs::create_dir_all(dir)?;
+            make_folder(dir)?;
             let lock = lock(dir)?;
             (Arc::new(Folder::open(dir)?), None, Some(Arc::new(lock)))
         }
@@ -247,31 +249,47 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
     text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("the engine panicked").to_string()
 }
 
-/// Moves a damaged store away, whole, to a folder beside it, `DIR.damaged-1` or the next number that is free;
-/// that folder.
-pub fn set_aside(dir: &Path) -> io::Result<PathBuf> {
-    set_aside_as(dir, "damaged")
+/// Moves all that is in the store's folder into a folder of its own in it, `WHAT-1` or the next number that is
+/// free, and gives its path. The store's folder itself stays: it may be all that this process can write to.
+/// Folders that were set aside before stay, and so do files of these names.
+///
+/// A crash in between leaves what is taken for a damaged store, never for a sound one that knows less.
+pub fn set_aside(dir: &Path, what: &str, keep: &[&str]) -> io::Result<PathBuf> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let text = name.to_string_lossy();
+        let is_aside =
+            [ASIDE_DAMAGED, ASIDE_REMOVED].iter().any(|what| text.starts_with(&format!("{what}-")));
+        if !is_aside && !keep.contains(&&*text) {
+            entries.push(name);
+        }
+    }
+    // The store knows of the first that they must be there, and the last is what a store is known by.
+    let rank = |name: &OsString| {
+        let order = [IDENTITY, snapshot_file::FOLDER, witness::NAME];
+        order.iter().position(|first| name == first).unwrap_or(order.len())
+    };
+    entries.sort_by_key(rank);
+    let numbers = (1..).map(|number| dir.join(format!("{what}-{number}")));
+    let place = numbers.into_iter().find(|place| !place.exists()).unwrap_or_else(|| dir.join(what));
+    make_folder(&place)?;
+    for name in entries {
+        fs::rename(dir.join(&name), place.join(&name))?;
+        File::open(dir)?.sync_all()?;
+    }
+    File::open(&place)?.sync_all()?;
+    Ok(place)
 }
 
-/// Moves the store away, whole, to `DIR.WHAT-1` or the next number that is free.
-pub fn set_aside_as(dir: &Path, what: &str) -> io::Result<PathBuf> {
-    let mut number = 1;
-    loop {
-        let mut place = dir.to_path_buf().into_os_string();
-        place.push(format!(".{what}-{number}"));
-        let place = PathBuf::from(place);
-        if place.exists() {
-            number += 1;
-            continue;
-        }
-        fs::rename(dir, &place)?;
-        let parent = match dir.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        File::open(parent)?.sync_all()?;
-        return Ok(place);
-    }
+/// What [`set_aside`] calls a damaged store.
+pub const ASIDE_DAMAGED: &str = "damaged";
+/// What [`set_aside`] calls the store of a machine that was removed from its cluster.
+pub const ASIDE_REMOVED: &str = "removed";
+
+/// The state is for nobody's eyes but the owner's: unit files hold passwords.
+fn make_folder(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 /// The first I/O error, kept: after it nothing more is tried.

@@ -31,7 +31,7 @@ mod twin;
 pub mod types;
 mod witness;
 
-pub use disk::{Disk, DiskError, FlushMode, Founder, Identity, set_aside, set_aside_as};
+pub use disk::{ASIDE_DAMAGED, ASIDE_REMOVED, Disk, DiskError, FlushMode, Founder, Identity, set_aside};
 pub use engine::{EngineKind, Forgetful, Unsynced};
 pub use forming::{FOUNDERS_MAX, with_port};
 pub use question::{Answerer, AskError, Pieces, QUESTION_BYTES_MAX};

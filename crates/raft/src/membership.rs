@@ -14,6 +14,9 @@ const HEARD_MAX: Duration = Duration::from_secs(4);
 /// A voter that is away for longer than a reboot gives its vote to another machine.
 pub const VOTER_GRACE: Duration = Duration::from_secs(60);
 
+/// The metadata that voters are spread over: what fails together has the same value.
+pub const ZONE: &str = "zone";
+
 /// The membership as the leader sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
@@ -30,6 +33,8 @@ pub struct Members {
     pub silence: BTreeMap<NodeId, Duration>,
     /// Nodes of machines that were removed.
     pub expelled: BTreeSet<NodeId>,
+    /// What each node's machine says of [`ZONE`]; those that say nothing are alone in theirs.
+    pub zones: BTreeMap<NodeId, String>,
 }
 
 /// One change of the membership.
@@ -76,8 +81,7 @@ pub fn next_step(members: &Members) -> Option<Step> {
     let ready: Vec<NodeId> = members.ready().filter(|node| !comes_back(node)).collect();
     let wanted = odd((members.voters.len() + ready.len()).min(VOTERS_MAX));
     if let Some(more) = wanted.checked_sub(members.voters.len()).filter(|more| *more > 0) {
-        let voters: BTreeSet<NodeId> =
-            members.voters.iter().chain(ready.iter().take(more)).copied().collect();
+        let voters = members.filled(members.voters.clone(), &ready, members.voters.len() + more);
         return members.can_become(&voters).then_some(Step::Voters(voters));
     }
     let silent = |node: &&NodeId| {
@@ -85,11 +89,10 @@ pub fn next_step(members: &Members) -> Option<Step> {
             && !comes_back(node)
             && members.silence.get(node).is_some_and(|silence| *silence >= VOTER_GRACE)
     };
-    let (gone, comes) = (members.voters.iter().find(silent)?, ready.first()?);
+    let gone = members.voters.iter().find(silent).filter(|_| !ready.is_empty())?;
     let mut voters = members.voters.clone();
     voters.remove(gone);
-    voters.insert(*comes);
-    Some(Step::Swap(voters))
+    Some(Step::Swap(members.filled(voters, &ready, members.voters.len())))
 }
 
 /// The next step on the way out of a machine that was removed: the lead, then the vote, then the membership.
@@ -102,18 +105,16 @@ fn expel(members: &Members) -> Option<Step> {
         return None;
     }
     let mut voters: BTreeSet<NodeId> = members.voters.iter().filter(|node| !is_out(node)).copied().collect();
-    let mut ready = members.ready().filter(|node| !is_out(node));
+    let ready: Vec<NodeId> = members.ready().filter(|node| !is_out(node)).collect();
     if is_out(&members.leader) {
         let heir = voters.iter().find(|node| members.is_heard(**node) && members.has_caught_up(**node));
         return heir.map(|heir| Step::Transfer(*heir)).or_else(|| {
-            let more = members.voters.iter().copied().chain([ready.next()?]).collect();
-            Some(Step::Voters(more))
+            let more = members.filled(members.voters.clone(), &ready, members.voters.len() + 1);
+            (more != members.voters).then_some(Step::Voters(more))
         });
     }
-    let wanted = odd((voters.len() + members.ready().filter(|node| !is_out(node)).count()).min(VOTERS_MAX));
-    while voters.len() < wanted {
-        voters.insert(ready.next()?);
-    }
+    let wanted = odd((voters.len() + ready.len()).min(VOTERS_MAX));
+    voters = members.filled(voters, &ready, wanted);
     while voters.len() > wanted {
         let last = voters.iter().rev().find(|node| **node != members.leader).copied()?;
         voters.remove(&last);
@@ -131,6 +132,20 @@ impl Members {
     fn ready(&self) -> impl Iterator<Item = NodeId> {
         let learners = self.nodes.keys().filter(|node| !self.voters.contains(node)).copied();
         learners.filter(|node| self.is_heard(*node) && self.has_caught_up(*node))
+    }
+
+    /// These voters and as many of the `ready` as make up `count`, from the zones with the fewest voters first.
+    fn filled(&self, mut voters: BTreeSet<NodeId>, ready: &[NodeId], count: usize) -> BTreeSet<NodeId> {
+        while voters.len() < count {
+            let crowd = |node: &NodeId| {
+                let zone = self.zones.get(node);
+                voters.iter().filter(|voter| zone.is_some() && self.zones.get(voter) == zone).count()
+            };
+            let left = ready.iter().filter(|node| !voters.contains(node));
+            let Some(next) = left.min_by_key(|node| (crowd(node), **node)) else { break };
+            voters.insert(*next);
+        }
+        voters
     }
 
     /// Never a change that the living could not carry out: a majority of those before, and of those after.
@@ -193,6 +208,7 @@ mod tests {
             last_index: 1000,
             silence,
             expelled: BTreeSet::new(),
+            zones: BTreeMap::new(),
         };
         assert_eq!(next_step(&members), expected);
     }
@@ -252,6 +268,7 @@ mod tests {
                 last_index: 1000,
                 silence: all.map(silence).collect(),
                 expelled: expelled.iter().copied().collect(),
+                zones: BTreeMap::new(),
             };
             assert_eq!(next_step(&members), expected);
         };
@@ -267,6 +284,22 @@ mod tests {
         check(1, 1, &[1], &[], None);
         // Two of three are away: nothing can be decided.
         check(3, 3, &[3], &[2, 3], None);
+    }
+
+    #[test]
+    fn voters_are_spread_over_zones() {
+        let members = |zones: &[(NodeId, &str)]| Members {
+            zones: zones.iter().map(|(node, zone)| (*node, zone.to_string())).collect(),
+            ..Members::default()
+        };
+        let check = |zones: &[(NodeId, &str)], count, expected: &[NodeId]| {
+            let voters = members(zones).filled([1].into(), &[2, 3, 4, 5], count);
+            assert_eq!(voters, expected.iter().copied().collect(), "{zones:?}");
+        };
+        check(&[], 3, &[1, 2, 3]);
+        check(&[(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, "c")], 3, &[1, 4, 5]);
+        check(&[(1, "a"), (2, "a"), (3, "b"), (4, "b"), (5, "b")], 3, &[1, 2, 3]);
+        check(&[(1, "a"), (2, "a"), (3, "a"), (4, "b")], 5, &[1, 2, 3, 4, 5]);
     }
 
     #[test]

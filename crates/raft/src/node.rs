@@ -20,7 +20,7 @@ use crate::batch::Batches;
 use crate::disk::Identity;
 use crate::forming::{joined_node, machine_id};
 use crate::liveness::Liveness;
-use crate::membership::{Members, Step, next_step};
+use crate::membership::{Members, Step, ZONE, next_step};
 use crate::message::{Refusal, Request, Response};
 use crate::network::Moved;
 use crate::peers::Peers;
@@ -351,6 +351,12 @@ impl Node {
         let silence = silence.collect();
         let expelled = nodes.iter().filter(|(_, member)| self.is_expelled(&member.machine));
         let expelled = expelled.map(|(node, _)| *node).collect();
+        let state = self.state.borrow();
+        let zones = nodes.iter().filter_map(|(node, member)| {
+            let metadata = state.machines.get(&machine_id(&member.machine)?)?.metadata();
+            Some((*node, metadata.get(ZONE)?.clone()))
+        });
+        let zones = zones.collect();
         Members {
             leader: self.identity.node,
             voters: membership.voter_ids().collect(),
@@ -361,6 +367,7 @@ impl Node {
             nodes,
             silence,
             expelled,
+            zones,
             matched: matched.filter_map(|(node, id)| Some((*node, id.as_ref()?.index))).collect(),
             last_index: metrics.last_log_index.unwrap_or(0),
         }

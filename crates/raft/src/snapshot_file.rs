@@ -10,7 +10,7 @@ use crate::files::Files;
 use crate::state_machine::Snapshot;
 use crate::types::SnapshotMeta;
 
-const FOLDER: &str = "snapshots";
+pub const FOLDER: &str = "snapshots";
 /// Ends in the version of the layout.
 const MAGIC: &[u8; 8] = b"coresnp1";
 

@@ -11,7 +11,7 @@ use openraft::storage::{
 };
 use openraft::type_config::TypeConfigExt;
 use openraft::vote::RaftLeaderIdExt;
-use raft::disk::{Disk, DiskError, EngineKind, FlushMode, Founder, Identity, set_aside};
+use raft::disk::{ASIDE_DAMAGED, Disk, DiskError, EngineKind, FlushMode, Founder, Identity, set_aside};
 use raft::engine::{Forgetful, Unsynced};
 use raft::types::{Entry, LogId, Proposal, TypeConfig, Vote};
 
@@ -240,9 +240,32 @@ fn a_damaged_store_is_set_aside_whole() {
         fs::remove_file(dir.join("identity.json")).unwrap();
         let refused = Disk::open(&dir, EngineKind::Sled, FlushMode::Inline);
         assert!(matches!(refused, Err(DiskError::Damaged { .. })));
-        let place = set_aside(&dir).unwrap();
-        assert_eq!(place, parent.path().join(format!("store.damaged-{number}")));
-        assert!(place.join("sled/db").exists() && !dir.exists());
+        fs::write(dir.join("kept.json"), "{}").unwrap();
+        let place = set_aside(&dir, ASIDE_DAMAGED, &["kept.json"]).unwrap();
+        assert_eq!(place, dir.join(format!("damaged-{number}")));
+        assert!(place.join("sled/db").exists() && !dir.join("sled").exists());
+        assert!(dir.join("kept.json").exists());
+    }
+}
+
+/// Whatever a crash has left to be moved, the store is refused or is a new one that knows nothing.
+#[test]
+fn a_store_that_is_half_set_aside_is_never_taken_for_a_whole_one() {
+    for steps in 0..=4 {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::open(dir.path(), EngineKind::Redb, FlushMode::Inline).unwrap();
+        disk.set_identity(&identity()).unwrap();
+        drop(disk);
+        let order = ["identity.json", "snapshots", "witness", "LOCK", "redb"];
+        for name in &order[..steps] {
+            // There may be no snapshot yet.
+            let _ = fs::rename(dir.path().join(name), dir.path().join(format!("{name}.gone")));
+        }
+        let opened = Disk::open(dir.path(), EngineKind::Redb, FlushMode::Inline);
+        match steps {
+            0 => assert!(opened.unwrap().identity().unwrap().is_some()),
+            _ => assert!(matches!(opened, Err(DiskError::Damaged { .. })), "{steps}"),
+        }
     }
 }
 

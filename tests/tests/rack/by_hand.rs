@@ -32,6 +32,8 @@ pub fn a_cluster_is_made_by_hand(cluster: &Cluster) {
     println!("rack: by hand: from nothing to three voters: {:.1?}", begun.elapsed());
     let secret = line.split('-').next_back().and_then(|rest| rest.split(' ').next()).expect("a secret part");
 
+    crash_while_joining(cluster);
+
     let units = probes("hand", 6);
     cluster.launch("h2", &units);
     cluster.at_home(LIMIT, "h1", &units);
@@ -40,7 +42,8 @@ pub fn a_cluster_is_made_by_hand(cluster: &Cluster) {
     cluster.types("h3", "cluster leave").is(0, &["has left the cluster"]);
     cluster.types("h3", "cluster status").is(0, &["not part of a cluster"]);
     assert!(cluster.running(&["probe-hand-*"]).values().all(|hosts| !hosts.contains(&"h3".to_string())));
-    let revoked = join_line(&cluster.types("h2", "token create --uses 1").is(0, &["one machine"]).to_string());
+    let revoked =
+        join_line(&cluster.types("h2", "token create --uses 1").is(0, &["one machine"]).to_string());
     let name = revoked.split('-').nth(3).expect("a token has a name").to_string();
     cluster.types("h1", &format!("token revoke {name}")).well();
     cluster.types("h3", &revoked).is(1, &["no such token", "corectl token create"]);
@@ -59,11 +62,9 @@ pub fn a_cluster_is_made_by_hand(cluster: &Cluster) {
     });
     cluster.types("h1", "cluster remove h2").is(0, &["removed", "corectl cluster join"]);
     rack.start("h2");
-    eventually(LIMIT, "the removed machine to be nobody's", || {
-        match cluster.status("h2")? {
-            status if status.cluster_id.is_none() => Ok(()),
-            status => Err(format!("{status:?}")),
-        }
+    eventually(LIMIT, "the removed machine to be nobody's", || match cluster.status("h2")? {
+        status if status.cluster_id.is_none() => Ok(()),
+        status => Err(format!("{status:?}")),
     });
     assert!(cluster.running(&["probe-hand-*"]).values().all(|hosts| !hosts.contains(&"h2".to_string())));
     cluster.types("h2", &line).well();
@@ -89,6 +90,28 @@ pub fn a_cluster_is_made_by_hand(cluster: &Cluster) {
     }
     HOSTS.iter().for_each(|host| cluster.start_daemon(host));
     cluster.formed();
+}
+
+/// The daemon is killed at several moments of joining with a token for one machine. It is a member afterwards by
+/// itself, or by showing the same token again.
+fn crash_while_joining(cluster: &Cluster) {
+    for ms in [0, 30, 100, 250, 600] {
+        cluster.types("h3", "cluster leave").well();
+        let said = cluster.types("h1", "token create --uses 1").well().to_string();
+        let line = join_line(&said);
+        let script = format!(
+            "corectl {line} >/dev/null 2>&1 & sleep {}.{:03}; pkill -9 -x coreinitd; wait $! && echo joined",
+            ms / 1000,
+            ms % 1000
+        );
+        let script = format!("timeout 20 sh -c '{script}' || true");
+        let outcome = cluster.rack.shell("h3", &script);
+        let again = cluster.types("h3", &line);
+        let is_in = again.code == 0 || again.err.contains("is a member of a cluster already");
+        assert!(is_in, "killed after {ms} ms, which said {outcome:?}; then {again}");
+        voters(cluster, 3, LIMIT);
+        println!("rack: by hand: killed after {ms} ms of joining: {}", outcome.trim());
+    }
 }
 
 /// What follows `corectl` in the line that is printed.

@@ -5,7 +5,7 @@ use tokio::time::{Duration, Instant, interval, timeout};
 
 use crate::{LIMIT, Machine, leads, submit};
 
-async fn voters(machine: &Machine, expected: usize) {
+pub async fn voters(machine: &Machine, expected: usize) {
     let mut tick = interval(Duration::from_millis(20));
     let there = async {
         // Those before, until the change is made.

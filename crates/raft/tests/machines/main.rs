@@ -2,6 +2,7 @@
 
 mod alone;
 mod grown;
+mod removed;
 mod twin;
 
 use std::path::Path;
