@@ -35,6 +35,9 @@ pub fn reads(command: &Command) -> Reads {
             let to = to.iter().map(|to| Key::Machine(to.clone()));
             [Key::Assignment(unit.clone())].into_iter().chain(to).collect()
         }
+        Command::InvitePerson { name, .. } | Command::RemovePerson { name } => {
+            vec![Key::Person(name.clone())]
+        }
     };
     Reads { keys, all_assignments: matches!(command, Command::RemoveMachine { .. }) }
 }
@@ -55,7 +58,9 @@ pub fn is_leaders(command: &Command) -> bool {
         | Command::Report { .. }
         | Command::RemoveMachine { .. }
         | Command::SetSchedulable { .. }
-        | Command::MoveUnit { .. } => false,
+        | Command::MoveUnit { .. }
+        | Command::InvitePerson { .. }
+        | Command::RemovePerson { .. } => false,
     }
 }
 

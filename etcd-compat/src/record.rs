@@ -3,8 +3,8 @@
 //! What is written here is read by other versions of this program, and by people with etcdctl.
 
 use cluster::{
-    Assignment, Change, Cluster, DesiredState, Generation, Machine, MachineId, Observed, Revision, Unit,
-    UnitFile, UnitName,
+    Assignment, Change, Cluster, DesiredState, Generation, Machine, MachineId, Observed, Person, PersonName,
+    Revision, Unit, UnitFile, UnitName,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,7 @@ pub enum Key {
     Assignment(UnitName),
     Machine(MachineId),
     Observed(UnitName, MachineId),
+    Person(PersonName),
 }
 
 impl Key {
@@ -35,6 +36,7 @@ impl Key {
             Key::Assignment(unit) => format!("assignments/{unit}"),
             Key::Machine(machine) => format!("machines/{machine}"),
             Key::Observed(unit, machine) => format!("observed/{unit}/{machine}"),
+            Key::Person(name) => format!("people/{name}"),
         }
     }
 
@@ -47,6 +49,7 @@ impl Key {
             Some(("units", name)) => Some(Key::Unit(unit(name)?)),
             Some(("assignments", name)) => Some(Key::Assignment(unit(name)?)),
             Some(("machines", id)) => Some(Key::Machine(machine(id)?)),
+            Some(("people", name)) => Some(Key::Person(PersonName::new(name).ok()?)),
             Some(("observed", rest)) => {
                 let (name, id) = rest.rsplit_once('/')?;
                 Some(Key::Observed(unit(name)?, machine(id)?))
@@ -63,6 +66,7 @@ impl Key {
             Key::Assignment(name) => Some(Change::Assignment(name, None)),
             Key::Machine(id) => Some(Change::Machine(id, None)),
             Key::Observed(name, id) => Some(Change::Observed(name, id, None)),
+            Key::Person(name) => Some(Change::Person(name, None)),
         }
     }
 }
@@ -112,6 +116,7 @@ pub fn encode(change: &Change) -> (Key, Option<Vec<u8>>) {
         Change::Assignment(name, new) => (Key::Assignment(name.clone()), new.as_ref().map(value)),
         Change::Machine(id, new) => (Key::Machine(id.clone()), new.as_ref().map(value)),
         Change::Observed(name, id, new) => (Key::Observed(name.clone(), id.clone()), new.as_ref().map(value)),
+        Change::Person(name, new) => (Key::Person(name.clone()), new.as_ref().map(value)),
     }
 }
 
@@ -133,6 +138,7 @@ pub fn decode(key: &Key, bytes: Option<&[u8]>, at: Revision) -> Result<Change, R
         Key::Assignment(name) => Change::Assignment(name, Some(read::<Assignment>(key, bytes)?)),
         Key::Machine(id) => Change::Machine(id, Some(read::<Machine>(key, bytes)?)),
         Key::Observed(name, id) => Change::Observed(name, id, Some(read::<Observed>(key, bytes)?)),
+        Key::Person(name) => Change::Person(name, Some(read::<Person>(key, bytes)?)),
     })
 }
 
@@ -154,7 +160,8 @@ pub fn records(state: &cluster::ClusterState) -> impl Iterator<Item = Change> {
     let machines = state.machines.iter().map(|(id, m)| Change::Machine(id.clone(), Some((**m).clone())));
     let observed = state.observed.iter();
     let observed = observed.map(|((n, id), o)| Change::Observed(n.clone(), id.clone(), Some((**o).clone())));
-    cluster.chain(units).chain(assignments).chain(machines).chain(observed)
+    let people = state.people.iter().map(|(name, p)| Change::Person(name.clone(), Some((**p).clone())));
+    cluster.chain(units).chain(assignments).chain(machines).chain(observed).chain(people)
 }
 
 #[cfg(test)]

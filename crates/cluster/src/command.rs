@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::person::{Person, PersonName};
 use crate::record::{Assignment, Cluster, DesiredState, Machine, MachineInfo, Observed, Unit};
 use crate::{Generation, MachineId, UnitFile, UnitName};
 
@@ -82,6 +83,17 @@ pub enum Command {
         machine: MachineId,
         to: Option<MachineId>,
     },
+    /// Somebody may use the cluster from afar, with that certificate. Refused while another certificate of
+    /// that name counts, unless it is to be replaced.
+    InvitePerson {
+        name: PersonName,
+        person: Person,
+        replace: bool,
+    },
+    /// Somebody is shut out, from now on.
+    RemovePerson {
+        name: PersonName,
+    },
 }
 
 /// One record put or deleted: the whole effect of a command.
@@ -92,6 +104,7 @@ pub enum Change {
     Assignment(UnitName, Option<Assignment>),
     Machine(MachineId, Option<Machine>),
     Observed(UnitName, MachineId, Option<Observed>),
+    Person(PersonName, Option<Person>),
 }
 
 /// An accepted command: what it was to its record, and the change, if there was any.
@@ -144,4 +157,8 @@ pub enum Rejected {
     MachineCordoned { machine: MachineId },
     #[error("unit {name} is on machine {machine} already")]
     AlreadyThere { name: UnitName, machine: MachineId },
+    #[error("{name} is invited already; another certificate takes the place of the first with --replace")]
+    PersonInvited { name: PersonName },
+    #[error("nobody called {name} is invited")]
+    PersonUnknown { name: PersonName },
 }

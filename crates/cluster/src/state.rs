@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use self::read_map::read_map;
 use crate::command::{Change, Command, Outcome};
+use crate::person::{Person, PersonName};
 use crate::record::{Assignment, Cluster, Machine, Observed, Unit};
 use crate::{MachineId, Revision, UnitName};
 
@@ -26,6 +27,8 @@ pub struct ClusterState {
     pub machines: OrdMap<MachineId, Arc<Machine>>,
     #[serde(deserialize_with = "read_map")]
     pub observed: OrdMap<(UnitName, MachineId), Arc<Observed>>,
+    #[serde(deserialize_with = "read_map")]
+    pub people: OrdMap<PersonName, Arc<Person>>,
 }
 
 impl ClusterState {
@@ -58,6 +61,7 @@ impl ClusterState {
             Change::Assignment(name, assignment) => put(&mut self.assignments, name, assignment),
             Change::Machine(id, machine) => put(&mut self.machines, id, machine),
             Change::Observed(name, id, observed) => put(&mut self.observed, (name, id), observed),
+            Change::Person(name, person) => put(&mut self.people, name, person),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What can be typed.
 
 mod cluster;
+mod context;
 mod import;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use crate::completion::{machines, units, units_or_machines};
 use crate::connect::Connection;
 
 pub use cluster::{BackendName, ClusterCommand, Migrate};
+pub use context::{ContextCommand, Invite};
 pub use import::{FleetSource, ImportCommand};
 
 /// systemd at the level of the cluster: start unit files on one of many machines.
@@ -107,6 +109,9 @@ pub enum Command {
     /// Form a cluster, and ask about it
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Keep the clusters that you talk to from afar
+    #[command(subcommand)]
+    Context(ContextCommand),
     /// Take over what another cluster keeps
     #[command(subcommand)]
     Import(ImportCommand),

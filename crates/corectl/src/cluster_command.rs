@@ -1,14 +1,17 @@
-//! `cluster init` and `cluster status`.
+//! `cluster init` and `cluster status`; the other commands of `cluster` have files of their own.
 
 use api::Client;
 use api::v1::{ClusterInit, Role, Status};
 
 use crate::cli::{ClusterCommand, Format};
-use crate::{Exit, output};
+use crate::{Exit, output, people};
 
 pub async fn run(client: &Client, command: &ClusterCommand, format: Format) -> anyhow::Result<Exit> {
     let status = match command {
         ClusterCommand::Init { name } => client.cluster_init(&ClusterInit { name: name.clone() }).await?,
+        ClusterCommand::Invite(invite) => return people::invite(client, invite).await,
+        ClusterCommand::Uninvite { name } => return people::uninvite(client, name).await,
+        ClusterCommand::People => return people::list(client, format).await,
         // It needs no daemon, and was done before one was asked.
         ClusterCommand::Migrate(_) => return Ok(Exit::Done),
         ClusterCommand::Status => client.status().await?,

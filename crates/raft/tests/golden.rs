@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use cluster::{
     ClusterState, Command, DesiredState, Failure, Generation, Kind, MachineId, MachineInfo, Observed,
-    Outcome, Rejected, Revision, UnitFile, UnitName,
+    Outcome, Person, PersonName, PersonRole, Rejected, Revision, UnitFile, UnitName,
 };
 use openraft::impls::leader_id_std::LeaderId;
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
@@ -90,6 +90,19 @@ fn observed() -> Observed {
     }
 }
 
+fn person_name() -> PersonName {
+    PersonName::new("alice@example.org").unwrap()
+}
+
+fn person() -> Person {
+    Person {
+        role: PersonRole::Operator,
+        fingerprint: "c0ffee".into(),
+        expires: 1_800_000_000,
+        invited_by: "uid 0 (root)".into(),
+    }
+}
+
 /// Every variant, by the name of its file.
 fn commands() -> Vec<(&'static str, Command)> {
     let (a, m) = (unit("a.service"), machine("m1"));
@@ -123,6 +136,11 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("command-remove-machine", Command::RemoveMachine { id: m.clone() }),
         ("command-set-schedulable", Command::SetSchedulable { id: m.clone(), schedulable: false }),
         ("command-move-unit", Command::MoveUnit { unit: a, machine: m, to: Some(machine("m2")) }),
+        (
+            "command-invite-person",
+            Command::InvitePerson { name: person_name(), person: person(), replace: true },
+        ),
+        ("command-remove-person", Command::RemovePerson { name: person_name() }),
     ]
 }
 
@@ -146,10 +164,12 @@ fn every_command_has_a_file() {
             Command::RemoveMachine { .. } => "command-remove-machine",
             Command::SetSchedulable { .. } => "command-set-schedulable",
             Command::MoveUnit { .. } => "command-move-unit",
+            Command::InvitePerson { .. } => "command-invite-person",
+            Command::RemovePerson { .. } => "command-remove-person",
         };
         assert_eq!(name, expected);
     }
-    assert_eq!(names.len(), 14);
+    assert_eq!(names.len(), 16);
 }
 
 #[test]
@@ -211,6 +231,8 @@ fn outcomes_are_read_as_ever() {
         Err(Rejected::MachineInUse { machine: m.clone(), unit: name.clone() }),
         Err(Rejected::MachineCordoned { machine: m.clone() }),
         Err(Rejected::AlreadyThere { machine: m, name }),
+        Err(Rejected::PersonInvited { name: person_name() }),
+        Err(Rejected::PersonUnknown { name: person_name() }),
     ];
     check("reply", &Reply(outcomes));
 }
@@ -228,6 +250,8 @@ fn state() -> ClusterState {
         &[Command::Assign { unit: a.clone(), machine: m.clone(), generation, reason }],
     );
     state.apply_all(Revision(5), &[Command::Report { machine: m, unit: a, observed: Some(observed()) }]);
+    let invite = Command::InvitePerson { name: person_name(), person: person(), replace: false };
+    state.apply_all(Revision(6), &[invite]);
     state
 }
 

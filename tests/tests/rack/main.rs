@@ -7,6 +7,7 @@
 //! at once. Measurements are printed as they are made.
 
 mod behind;
+mod callers;
 mod damage;
 mod etcd;
 mod fleetctl;
@@ -62,6 +63,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("nothing_acknowledged_is_lost", loss::nothing_acknowledged_is_lost),
     ("the_state_may_be_kept_in_etcd", etcd::the_state_may_be_kept_in_etcd),
     ("killed_daemons_lose_nothing", kills::killed_daemons_lose_nothing),
+    ("people_are_served_until_they_are_shut_out", callers::people_are_served_until_they_are_shut_out),
     ("a_damaged_store_is_set_aside", damage::a_damaged_store_is_set_aside),
     ("a_global_unit_is_on_machines_that_come_later", joining::a_global_unit_is_on_machines_that_come_later),
 ];
