@@ -39,6 +39,9 @@ pub fn reads(command: &Command) -> Reads {
             vec![Key::Token(id.clone())]
         }
         Command::Expel { machine, .. } | Command::Readmit { machine } => vec![Key::Expelled(machine.clone())],
+        Command::InvitePerson { name, .. } | Command::RemovePerson { name } => {
+            vec![Key::Person(name.clone())]
+        }
     };
     let all_assignments = matches!(command, Command::RemoveMachine { .. } | Command::Expel { .. });
     Reads { keys, all_assignments }
@@ -65,7 +68,9 @@ pub fn is_leaders(command: &Command) -> bool {
         | Command::UseToken { .. }
         | Command::RevokeToken { .. }
         | Command::Expel { .. }
-        | Command::Readmit { .. } => false,
+        | Command::Readmit { .. }
+        | Command::InvitePerson { .. }
+        | Command::RemovePerson { .. } => false,
     }
 }
 

@@ -3,8 +3,8 @@
 //! What is written here is read by other versions of this program, and by people with etcdctl.
 
 use cluster::{
-    Assignment, Change, Cluster, DesiredState, Expelled, Generation, Machine, MachineId, Observed, Revision,
-    Token, Unit, UnitFile, UnitName,
+    Assignment, Change, Cluster, DesiredState, Expelled, Generation, Machine, MachineId, Observed, Person,
+    PersonName, Revision, Token, Unit, UnitFile, UnitName,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,7 @@ pub enum Key {
     Observed(UnitName, MachineId),
     Token(String),
     Expelled(MachineId),
+    Person(PersonName),
 }
 
 impl Key {
@@ -39,6 +40,7 @@ impl Key {
             Key::Observed(unit, machine) => format!("observed/{unit}/{machine}"),
             Key::Token(id) => format!("tokens/{id}"),
             Key::Expelled(machine) => format!("expelled/{machine}"),
+            Key::Person(name) => format!("people/{name}"),
         }
     }
 
@@ -55,6 +57,7 @@ impl Key {
                 Some(Key::Token(id.into()))
             }
             Some(("expelled", id)) => Some(Key::Expelled(machine(id)?)),
+            Some(("people", name)) => Some(Key::Person(PersonName::new(name).ok()?)),
             Some(("observed", rest)) => {
                 let (name, id) = rest.rsplit_once('/')?;
                 Some(Key::Observed(unit(name)?, machine(id)?))
@@ -73,6 +76,7 @@ impl Key {
             Key::Observed(name, id) => Some(Change::Observed(name, id, None)),
             Key::Token(id) => Some(Change::Token(id, None)),
             Key::Expelled(id) => Some(Change::Expelled(id, None)),
+            Key::Person(name) => Some(Change::Person(name, None)),
         }
     }
 }
@@ -124,6 +128,7 @@ pub fn encode(change: &Change) -> (Key, Option<Vec<u8>>) {
         Change::Observed(name, id, new) => (Key::Observed(name.clone(), id.clone()), new.as_ref().map(value)),
         Change::Token(id, new) => (Key::Token(id.clone()), new.as_ref().map(value)),
         Change::Expelled(id, new) => (Key::Expelled(id.clone()), new.as_ref().map(value)),
+        Change::Person(name, new) => (Key::Person(name.clone()), new.as_ref().map(value)),
     }
 }
 
@@ -147,6 +152,7 @@ pub fn decode(key: &Key, bytes: Option<&[u8]>, at: Revision) -> Result<Change, R
         Key::Observed(name, id) => Change::Observed(name, id, Some(read::<Observed>(key, bytes)?)),
         Key::Token(id) => Change::Token(id, Some(read::<Token>(key, bytes)?)),
         Key::Expelled(id) => Change::Expelled(id, Some(read::<Expelled>(key, bytes)?)),
+        Key::Person(name) => Change::Person(name, Some(read::<Person>(key, bytes)?)),
     })
 }
 
@@ -171,7 +177,15 @@ pub fn records(state: &cluster::ClusterState) -> impl Iterator<Item = Change> {
     let tokens = state.tokens.iter().map(|(id, t)| Change::Token(id.clone(), Some((**t).clone())));
     let expelled = state.expelled.iter();
     let expelled = expelled.map(|(id, e)| Change::Expelled(id.clone(), Some((**e).clone())));
-    cluster.chain(units).chain(assignments).chain(machines).chain(observed).chain(tokens).chain(expelled)
+    let people = state.people.iter().map(|(name, p)| Change::Person(name.clone(), Some((**p).clone())));
+    cluster
+        .chain(units)
+        .chain(assignments)
+        .chain(machines)
+        .chain(observed)
+        .chain(tokens)
+        .chain(expelled)
+        .chain(people)
 }
 
 #[cfg(test)]

@@ -307,7 +307,8 @@ fn configuration(hosts: &[String]) -> String {
         "data_dir = {DATA_DIR:?}\nlisten = \"0.0.0.0:7340\"\ncluster_secret_file = {SECRET_FILE:?}\n\
          bootstrap_expect = {}\n\
          join = {hosts:?}\nmachine_lost_after = \"6s\"\nsocket = {SOCKET:?}\n\
-         fleet_socket = \"/run/fleet.sock\"\napi_listen = [\"127.0.0.1:49153\"]\n",
+         fleet_socket = \"/run/fleet.sock\"\napi_listen = [\"127.0.0.1:49153\"]\n\
+         api_tls_listen = \"0.0.0.0\"\n",
         hosts.len()
     )
 }

@@ -64,7 +64,7 @@ const ROOMS: &[(&str, &str, &[&str])] = &[
     ("sled", "raft", &["crates/raft"]),
     ("redb", "raft", &["crates/raft"]),
     ("bincode", "raft", &["crates/raft"]),
-    ("rustls", "identity", &["crates/identity", "etcd-compat"]),
+    ("rustls", "identity", &["crates/identity", "etcd-compat", "crates/api/src/tls"]),
     ("rcgen", "identity", &["crates/identity"]),
     ("etcd-client", "etcd-compat", &["etcd-compat"]),
 ];

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,8 +23,10 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::context::{Context, ContextError};
 use crate::events::Events;
 use crate::fleet::ErrorBody;
+use crate::tls::{self, Remote};
 use crate::v1::{Batch, BatchDone, ClusterInit, Machines, Status, Unit, Units};
 
 /// Where the daemon listens unless its configuration says otherwise.
@@ -48,6 +51,8 @@ pub enum Endpoint {
     Unix(PathBuf),
     /// `HOST:PORT`, in plain HTTP.
     Tcp(String),
+    /// Any machine of a cluster, by TLS with a certificate.
+    Remote(Arc<Remote>),
 }
 
 /// A connection in both directions.
@@ -77,6 +82,13 @@ pub enum ClientError {
     Forbidden { path: PathBuf },
     #[error("cannot connect to {endpoint}")]
     Connect { endpoint: Endpoint, source: std::io::Error },
+    #[error("no machine of the cluster answers: {tried}")]
+    NoMachine { tried: String },
+    /// The two sides do not trust each other.
+    #[error("{0}")]
+    Distrust(String),
+    #[error(transparent)]
+    Context(#[from] ContextError),
     #[error("the connection to coreinitd broke")]
     Broken(#[source] hyper::Error),
     #[error("coreinitd has closed the stream")]
@@ -99,12 +111,15 @@ impl ClientError {
             ClientError::NoSocket { .. }
             | ClientError::NobodyAnswers { .. }
             | ClientError::Connect { .. }
+            | ClientError::NoMachine { .. }
             | ClientError::Broken(_)
             | ClientError::Closed
             | ClientError::Timeout(_) => true,
             ClientError::Answer { status, .. } => matches!(status, 503 | 504),
             ClientError::Endpoint(_)
             | ClientError::Forbidden { .. }
+            | ClientError::Distrust(_)
+            | ClientError::Context(_)
             | ClientError::TooLarge { .. }
             | ClientError::Decode { .. } => false,
         }
@@ -120,6 +135,11 @@ impl ClientError {
 }
 
 impl Endpoint {
+    /// The cluster of that context, with its certificate.
+    pub fn remote(context: &Context) -> Result<Endpoint, ClientError> {
+        Ok(Endpoint::Remote(Arc::new(Remote::new(context)?)))
+    }
+
     /// `/path/of/socket`, `unix:///path/of/socket` or `http://HOST:PORT`.
     pub fn parse(text: &str) -> Result<Endpoint, ClientError> {
         if let Some(rest) = text.strip_prefix("http://") {
@@ -145,6 +165,7 @@ impl std::fmt::Display for Endpoint {
         match self {
             Endpoint::Unix(path) => write!(f, "{}", path.display()),
             Endpoint::Tcp(authority) => write!(f, "http://{authority}"),
+            Endpoint::Remote(remote) => f.write_str(&remote.addresses().join(", ")),
         }
     }
 }
@@ -292,7 +313,7 @@ impl Client {
 
     pub(crate) fn host(&self) -> &str {
         match &self.endpoint {
-            Endpoint::Unix(_) => "localhost",
+            Endpoint::Unix(_) | Endpoint::Remote(_) => "localhost",
             Endpoint::Tcp(authority) => authority,
         }
     }
@@ -311,21 +332,26 @@ impl Client {
                 let endpoint = self.endpoint.clone();
                 Box::new(connected.map_err(|source| ClientError::Connect { endpoint, source })?)
             }
+            Endpoint::Remote(remote) => Box::new(remote.connect().await?),
         };
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::Broken)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let mut driver = JoinSet::new();
         driver.spawn(async move {
             // A broken connection is reported by the request that it breaks.
             let _ = connection.await;
         });
         let asked = self.trace.map(|_| format!("{} {}", request.method(), request.uri()));
-        let response = sender.send_request(request).await.map_err(ClientError::Broken)?;
+        let response = sender.send_request(request).await.map_err(broken)?;
         if let (Some(trace), Some(asked)) = (self.trace, asked) {
             trace(&format!("{asked}: {}", response.status()));
         }
         Ok((response, driver))
     }
+}
+
+/// In TLS 1.3, a caller whose certificate is not taken hears so in place of the answer.
+fn broken(error: hyper::Error) -> ClientError {
+    tls::alert(&error).map_or(ClientError::Broken(error), |told| ClientError::Distrust(told.into()))
 }
 
 fn connect_error(path: &Path, source: std::io::Error) -> ClientError {

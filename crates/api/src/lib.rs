@@ -4,13 +4,18 @@
 //! own.
 
 mod client;
+mod context;
 mod events;
 pub mod fleet;
 mod journal;
 pub mod membership;
+mod people;
 mod placing;
+mod tls;
 pub mod v1;
 
 pub use client::{Client, ClientError, Endpoint, INIT_TIMEOUT, REQUEST_TIMEOUT, SOCKET_PATH};
+pub use context::{CONTEXT_BYTES_MAX, Context, ContextError};
 pub use events::{Events, SILENCE_MAX};
 pub use journal::{JOURNAL_LINES_MAX, JOURNAL_OUTPUTS, Journal, JournalQuery};
+pub use tls::Remote;

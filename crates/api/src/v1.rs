@@ -17,6 +17,9 @@
 //! | `POST /v1/cluster/tokens/NAME/revoke` | 200; 404 |
 //! | `POST /v1/machines/ID/remove` with [`Removal`](crate::membership::Removal) | 200; 409 with the reason |
 //! | `POST /v1/machines/ID/readmit` | 200 |
+//! | `POST /v1/cluster/invite` with [`Invite`] | 200 [`crate::Context`], whose key is nowhere else; 409 |
+//! | `POST /v1/cluster/uninvite` with [`Uninvite`] | 200; 409 when nobody is called that |
+//! | `GET /v1/cluster/people[?stale=true]` | [`People`] |
 //! | `GET /v1/units/NAME/explain` | [`Explanation`] |
 //! | `POST /v1/units/NAME/move` with [`Move`] | 200; 409 with the reason |
 //! | `POST /v1/machines/ID/cordon`, `POST /v1/machines/ID/uncordon` | 200 |
@@ -28,7 +31,7 @@
 
 use std::collections::BTreeMap;
 
-use cluster::{DesiredState, Generation, MachineId, Revision, UnitName};
+use cluster::{DesiredState, Generation, MachineId, PersonName, PersonRole, Revision, UnitName};
 use serde::{Deserialize, Serialize};
 
 /// One daemon, and the cluster as it knows it.
@@ -306,6 +309,45 @@ pub enum OperationOutcome {
 pub struct ClusterInit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+}
+
+/// Somebody is to use the cluster from afar.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Invite {
+    pub name: PersonName,
+    pub role: PersonRole,
+    /// For how long, in seconds.
+    pub ttl: u64,
+    /// Where they reach the cluster, each `HOST:PORT`; empty: where the cluster's machines serve it.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    /// A certificate that they have already is worth nothing from now on.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// Somebody is shut out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uninvite {
+    pub name: PersonName,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct People {
+    pub revision: Revision,
+    pub people: Vec<Person>,
+}
+
+/// Somebody who was invited.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Person {
+    pub name: PersonName,
+    pub role: PersonRole,
+    /// In seconds since 1970.
+    pub expires: u64,
+    pub invited_by: String,
 }
 
 /// The units that a stream is to tell of; all, and the machines, when it is empty.

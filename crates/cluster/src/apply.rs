@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::command::{Applied, Change, Command, Kind, Rejected};
+use crate::person::{Person, PersonName};
 use crate::record::{
     Assignment, Cluster, DesiredState, Leaving, Liveness, Machine, MachineInfo, Observed, Unit,
 };
@@ -55,6 +56,11 @@ impl ClusterState {
             Command::RevokeToken { id } => self.revoke_token(id),
             Command::Expel { machine, expelled } => self.expel(machine, expelled),
             Command::Readmit { machine } => Ok(self.readmit(machine)),
+            Command::InvitePerson { name, person, replace } => self.invite(name, person, *replace),
+            Command::RemovePerson { name } => match self.people.get(name) {
+                Some(_) => Ok(removed(Change::Person(name.clone(), None))),
+                None => Err(Rejected::PersonUnknown { name: name.clone() }),
+            },
         }
     }
 
@@ -192,6 +198,16 @@ impl ClusterState {
             Some((unit, _)) => Err(Rejected::MachineInUse { machine: id.clone(), unit: unit.clone() }),
             None => Ok(removed(Change::Machine(id.clone(), None))),
         }
+    }
+
+    fn invite(&self, name: &PersonName, person: &Person, replace: bool) -> Result<Applied, Rejected> {
+        let kind = match self.people.get(name) {
+            None => Kind::Created,
+            Some(now) if **now == *person => return Ok(unchanged()),
+            Some(_) if !replace => return Err(Rejected::PersonInvited { name: name.clone() }),
+            Some(_) => Kind::Updated,
+        };
+        Ok(Applied { kind, change: Some(Change::Person(name.clone(), Some(person.clone()))) })
     }
 
     fn set_observed(&self, unit: &UnitName, machine: &MachineId, new: Option<&Observed>) -> Applied {

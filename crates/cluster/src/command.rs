@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::person::{Person, PersonName};
 use crate::record::{
     Assignment, Cluster, DesiredState, Expelled, Machine, MachineInfo, Observed, Token, Unit,
 };
@@ -108,6 +109,17 @@ pub enum Command {
     Readmit {
         machine: MachineId,
     },
+    /// Somebody may use the cluster from afar, with that certificate. Refused while another certificate of
+    /// that name counts, unless it is to be replaced.
+    InvitePerson {
+        name: PersonName,
+        person: Person,
+        replace: bool,
+    },
+    /// Somebody is shut out, from now on.
+    RemovePerson {
+        name: PersonName,
+    },
 }
 
 /// One record put or deleted: the whole effect of a command.
@@ -120,6 +132,7 @@ pub enum Change {
     Observed(UnitName, MachineId, Option<Observed>),
     Token(String, Option<Token>),
     Expelled(MachineId, Option<Expelled>),
+    Person(PersonName, Option<Person>),
 }
 
 /// An accepted command: what it was to its record, and the change, if there was any.
@@ -182,4 +195,8 @@ pub enum Rejected {
     TokenExists,
     #[error("machine {machine} was removed from the cluster")]
     MachineExpelled { machine: MachineId },
+    #[error("{name} is invited already; another certificate takes the place of the first with --replace")]
+    PersonInvited { name: PersonName },
+    #[error("nobody called {name} is invited")]
+    PersonUnknown { name: PersonName },
 }

@@ -16,6 +16,7 @@ mod global;
 mod ids;
 mod invariant;
 mod need;
+mod person;
 mod plan;
 mod record;
 mod relocate;
@@ -30,6 +31,7 @@ pub use command::{Applied, Change, Command, Kind, Outcome, Rejected};
 pub use explain::{Explanation, Opinion, explain};
 pub use global::wanted_on;
 pub use ids::{Generation, IdError, MachineId, Revision};
+pub use person::{Person, PersonError, PersonName, PersonRole};
 pub use plan::{Action, Current, Desired, Job, JobKind, plan};
 pub use record::{
     Assignment, Cluster, Condition, DesiredState, Expelled, Failure, Leaving, Liveness, Machine, MachineInfo,

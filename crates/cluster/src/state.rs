@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use self::read_map::read_map;
 use crate::command::{Change, Command, Outcome};
+use crate::person::{Person, PersonName};
 use crate::record::{Assignment, Cluster, Expelled, Machine, Observed, Token, Unit};
 use crate::{MachineId, Revision, UnitName};
 
@@ -31,6 +32,8 @@ pub struct ClusterState {
     /// Machines that were removed, and are not taken back unasked.
     #[serde(deserialize_with = "read_map")]
     pub expelled: OrdMap<MachineId, Arc<Expelled>>,
+    #[serde(deserialize_with = "read_map")]
+    pub people: OrdMap<PersonName, Arc<Person>>,
 }
 
 impl ClusterState {
@@ -65,6 +68,7 @@ impl ClusterState {
             Change::Observed(name, id, observed) => put(&mut self.observed, (name, id), observed),
             Change::Token(id, token) => put(&mut self.tokens, id, token),
             Change::Expelled(id, expelled) => put(&mut self.expelled, id, expelled),
+            Change::Person(name, person) => put(&mut self.people, name, person),
         }
     }
 

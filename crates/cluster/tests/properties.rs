@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cluster::{
     Action, Assignment, ClusterState, Command, Desired, DesiredState, Expelled, Generation, Liveness,
-    MachineId, MachineInfo, Observed, Revision, Schedule, Scheduler, Token, UnitHash, UnitName, is_global,
-    move_unit, plan, rebalance, schedule, validate, wanted_on,
+    MachineId, MachineInfo, Observed, Person, PersonName, PersonRole, Revision, Schedule, Scheduler, Token,
+    UnitHash, UnitName, is_global, move_unit, plan, rebalance, schedule, validate, wanted_on,
 };
 use model::{Host, World, file, machine, unit};
 use proptest::prelude::*;
@@ -148,6 +148,14 @@ fn commands() -> impl Strategy<Value = Command> {
         1 => (units(), machines(), proptest::option::of(machines()))
             .prop_map(|(unit, machine, to)| Command::MoveUnit { unit, machine, to }),
         1 => admission(),
+        1 => (select(&["alice", "bob"][..]), 0..3u64, any::<bool>()).prop_map(|(name, expires, replace)| {
+            let (role, name) = (PersonRole::Viewer, PersonName::new(name).unwrap());
+            let person = Person { role, fingerprint: String::new(), expires, invited_by: String::new() };
+            match expires {
+                0 => Command::RemovePerson { name },
+                _ => Command::InvitePerson { name, person, replace },
+            }
+        }),
         1 => select(&["x", "y"][..]).prop_map(|id| {
             Command::InitCluster { id: id.into(), name: String::new() }
         }),

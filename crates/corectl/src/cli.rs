@@ -1,6 +1,7 @@
 //! What can be typed.
 
 mod cluster;
+mod context;
 mod import;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use crate::completion::{machines, units, units_or_machines};
 use crate::connect::Connection;
 
 pub use cluster::{BackendName, ClusterCommand, Join, Leave, Migrate, Remove, TokenCommand, TokenWish};
+pub use context::{ContextCommand, Invite};
 pub use import::{FleetSource, ImportCommand};
 
 /// systemd at the level of the cluster: start unit files on one of many machines.
@@ -110,6 +112,9 @@ pub enum Command {
     /// Make, list and revoke what lets machines into the cluster
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Keep the clusters that you talk to from afar
+    #[command(subcommand)]
+    Context(ContextCommand),
     /// Take over what another cluster keeps
     #[command(subcommand)]
     Import(ImportCommand),

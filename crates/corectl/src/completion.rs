@@ -8,13 +8,14 @@ use std::future::Future;
 use std::time::Duration;
 
 use anyhow::Context;
-use api::{Client, ClientError, Endpoint, SOCKET_PATH};
+use api::{Client, ClientError};
 use clap::CommandFactory;
 use clap_complete::CompleteEnv;
 use clap_complete::engine::CompletionCandidate;
 use clap_complete::env::Shells;
 
 use crate::cli::{Cli, CompletionShell};
+use crate::connect::Connection;
 use crate::{Exit, output};
 
 /// Longer, and people type on.
@@ -107,8 +108,10 @@ fn ask<F>(question: impl FnOnce(Client) -> F) -> Vec<(String, String)>
 where
     F: Future<Output = Result<Vec<(String, String)>, ClientError>>,
 {
-    let endpoint = std::env::var("COREINIT_ENDPOINT").unwrap_or_else(|_| format!("unix://{SOCKET_PATH}"));
-    let Ok(endpoint) = Endpoint::parse(&endpoint) else { return Vec::new() };
+    let set = |variable| std::env::var(variable).ok();
+    let (endpoint, context) = (set("COREINIT_ENDPOINT"), set("COREINIT_CONTEXT"));
+    let connection = Connection { endpoint, context, ..Connection::default() };
+    let Ok(endpoint) = connection.target() else { return Vec::new() };
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
         return Vec::new();
     };

@@ -1,12 +1,15 @@
-//! How the daemon is reached: on a socket of this machine, on a TCP port, or through ssh.
+//! How the daemon is reached: on a socket of this machine, on a TCP port, through ssh, or from afar with a
+//! certificate.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::bail;
-use api::{Client, Endpoint};
+use anyhow::{Context as _, bail, ensure};
+use api::{Client, Context, Endpoint};
 use clap::Args;
 
+use crate::contexts::{Contexts, LOCAL};
+use crate::date::{date, is_past};
 use crate::output;
 use crate::ssh::SshOptions;
 use crate::tunnel::Tunnel;
@@ -14,9 +17,12 @@ use crate::tunnel::Tunnel;
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Connection")]
 pub struct Connection {
-    /// The daemon to talk to: unix:///PATH or http://HOST:PORT
-    #[arg(long, global = true, env = "COREINIT_ENDPOINT", default_value = "unix:///run/coreinit.sock")]
-    pub endpoint: String,
+    /// The daemon to talk to: unix:///PATH or http://HOST:PORT [default: unix:///run/coreinit.sock]
+    #[arg(long, global = true, env = "COREINIT_ENDPOINT")]
+    pub endpoint: Option<String>,
+    /// The cluster to talk to from afar, of `corectl context list`; `local` is the daemon of this machine
+    #[arg(long, global = true, env = "COREINIT_CONTEXT", value_name = "NAME")]
+    pub context: Option<String>,
     /// Talk to the daemon of this machine, through ssh
     #[arg(long, global = true, env = "COREINIT_TUNNEL", value_name = "[USER@]HOST[:PORT]")]
     pub tunnel: Option<String>,
@@ -89,6 +95,28 @@ impl Fleets {
     }
 }
 
+fn is_from(value: &str, variable: &str) -> bool {
+    std::env::var(variable).is_ok_and(|set| set == value)
+}
+
+fn in_context(name: &str, tunnelled: bool) -> anyhow::Result<Endpoint> {
+    if name == LOCAL {
+        return Ok(Endpoint::default());
+    }
+    ensure!(!tunnelled, "a context needs no tunnel: leave --tunnel or --context {name}");
+    let kept = Contexts::load()?;
+    let context = kept.get(name)?;
+    let Context { person, role, expires, .. } = context;
+    ensure!(
+        !is_past(*expires),
+        "{person}'s certificate in the context {name:?} has expired, on {} by this machine's clock; whoever \
+         administers the cluster makes another with `corectl cluster invite {person} --role {role} --replace`, for \
+         `corectl context add --replace {name} FILE`",
+        date(*expires)
+    );
+    Endpoint::remote(context).with_context(|| format!("cannot use the context {name:?}"))
+}
+
 /// A client, and the tunnel that it needs, if any.
 pub struct Connected {
     pub client: Client,
@@ -98,7 +126,7 @@ pub struct Connected {
 impl Connection {
     pub async fn open(&self) -> anyhow::Result<Connected> {
         self.fleets.check()?;
-        let endpoint = Endpoint::parse(&self.endpoint)?;
+        let endpoint = self.target()?;
         let (endpoint, tunnel) = match &self.tunnel {
             Some(host) if !host.is_empty() => {
                 let tunnel = Tunnel::open(&self.ssh(), host, &endpoint, self.ssh_timeout).await?;
@@ -109,6 +137,31 @@ impl Connection {
         let trace: Option<fn(&str)> = if self.debug { Some(output::note) } else { None };
         let client = Client::new(endpoint).with_limit(self.request_timeout).with_trace(trace);
         Ok(Connected { client, _tunnel: tunnel })
+    }
+
+    /// What was named: an endpoint, or a context. Else the context in use, or the daemon of this machine.
+    pub fn target(&self) -> anyhow::Result<Endpoint> {
+        let (endpoint, context) = (self.endpoint.as_deref(), self.context.as_deref());
+        let tunnelled = self.tunnel.as_ref().is_some_and(|host| !host.is_empty());
+        match (endpoint, context.filter(|name| !name.is_empty())) {
+            (Some(endpoint), Some(context)) => {
+                // What is typed goes before what is in the environment.
+                match (is_from(endpoint, "COREINIT_ENDPOINT"), is_from(context, "COREINIT_CONTEXT")) {
+                    (true, false) => in_context(context, tunnelled),
+                    (false, true) => Ok(Endpoint::parse(endpoint)?),
+                    _ => {
+                        bail!("there is an endpoint, {endpoint}, and a context, {context}; name one of them")
+                    }
+                }
+            }
+            (Some(endpoint), None) => Ok(Endpoint::parse(endpoint)?),
+            (None, Some(context)) => in_context(context, tunnelled),
+            (None, None) if tunnelled => Ok(Endpoint::default()),
+            (None, None) => match Contexts::load()?.current {
+                Some(current) => in_context(&current, false),
+                None => Ok(Endpoint::default()),
+            },
+        }
     }
 
     /// How ssh is to be called.

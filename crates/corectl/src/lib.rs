@@ -7,7 +7,10 @@ mod cli;
 mod cluster_command;
 pub mod completion;
 mod connect;
+mod context_command;
+mod contexts;
 mod count;
+mod date;
 mod drain;
 mod explain;
 pub mod fleet;
@@ -26,6 +29,7 @@ mod migrate;
 mod moving;
 mod names;
 pub mod output;
+mod people;
 mod rebalance;
 mod restart;
 mod source;
@@ -76,6 +80,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Completion { shell } => return completion::script(*shell),
         Command::Man { folder } => return man::run(folder),
         Command::Cluster(ClusterCommand::Migrate(migrate)) => return migrate::run(migrate),
+        Command::Context(command) => return context_command::run(command, output),
         Command::FdForward { socket } => return forward::run(socket).await,
         Command::Verify { .. } => {
             output::problem("units are not signed any more; there is nothing to verify");
@@ -115,6 +120,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Token(command) => token::run(client, &command, output).await,
         Command::Import(command) => import::run(client, &command).await,
         Command::Completion { .. }
+        | Command::Context(_)
         | Command::Man { .. }
         | Command::FdForward { .. }
         | Command::Verify { .. }

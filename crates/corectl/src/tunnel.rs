@@ -36,6 +36,7 @@ impl Tunnel {
         let there = match endpoint {
             Endpoint::Unix(path) => path.display().to_string(),
             Endpoint::Tcp(authority) => authority.clone(),
+            Endpoint::Remote(_) => bail!("a context needs no tunnel: leave --tunnel or --context"),
         };
         let mut command = tokio::process::Command::new("ssh");
         command.args(["-N", "-T", "-o", "ExitOnForwardFailure=yes", "-o", "StreamLocalBindMask=0177"]);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
-use cluster::MachineId;
+use cluster::{MachineId, PersonRole};
 use serde::Deserialize;
 
 pub(crate) use address::is_loopback;
@@ -24,6 +24,8 @@ use crate::trust::Trust;
 
 /// The port for everything that daemons say to each other.
 pub const PORT: u16 = 7340;
+/// The port on which people with certificates are served, unless another is named.
+pub const PEOPLE_PORT: u16 = 7421;
 /// openraft tells every step of every election at `info`, and every call to a machine that is down at `warn`.
 const LOG: &str = "info,openraft=error";
 /// fleet's `verbosity = 1`.
@@ -98,6 +100,9 @@ struct File {
     socket: Option<PathBuf>,
     fleet_socket: Option<PathBuf>,
     api_listen: Vec<String>,
+    api_listen_role: Option<PersonRole>,
+    api_tls_listen: Option<String>,
+    socket_role: Option<PersonRole>,
     listen: Option<String>,
     advertise: Option<String>,
     bootstrap_expect: Option<usize>,
@@ -154,8 +159,13 @@ pub struct Config {
     pub socket: PathBuf,
     /// The same API once more, where fleet's clients look for it.
     pub fleet_socket: Option<PathBuf>,
+    /// What may be done over the sockets by others than root.
+    pub socket_role: PersonRole,
     /// The same API over TCP, unencrypted.
     pub api_listen: Vec<String>,
+    pub api_listen_role: PersonRole,
+    /// The same API over TLS, for people with certificates.
+    pub api_tls_listen: Option<String>,
     pub listen: String,
     pub advertise: Option<String>,
     pub bootstrap_expect: usize,
@@ -263,6 +273,12 @@ impl Config {
                  checked; if the network is yours alone, say so with insecure_transport = true"
             );
         }
+        let api_tls_listen = file.api_tls_listen.map(|address| raft::with_port(&address, PEOPLE_PORT));
+        ensure!(
+            api_tls_listen.is_none() || cluster_secret_file.is_some() || by_hand,
+            "api_tls_listen serves people by their certificates, which are made out of the cluster's secret; \
+             set cluster_secret_file, or take insecure_transport and a `listen` on loopback out"
+        );
         let machine = match flags.machine_id.clone().or(file.machine_id) {
             Some(id) => id,
             None => std::fs::read_to_string("/etc/machine-id").context("cannot read /etc/machine-id")?,
@@ -294,7 +310,11 @@ impl Config {
             runtime_dir: file.runtime_dir.unwrap_or_else(|| "/run/coreinit".into()),
             socket: flags.socket.clone().or(file.socket).unwrap_or_else(|| "/run/coreinit.sock".into()),
             fleet_socket: file.fleet_socket,
+            socket_role: file.socket_role.unwrap_or(PersonRole::Admin),
             api_listen: file.api_listen,
+            // Whoever reaches a port of loopback may be anybody on the machine.
+            api_listen_role: file.api_listen_role.unwrap_or(PersonRole::Operator),
+            api_tls_listen,
             listen,
             advertise,
             bootstrap_expect,
@@ -413,6 +433,19 @@ mod tests {
             "api_listen = ['10.0.0.1:1']\ninsecure_transport = true\nfleet_socket = '/run/fleet.sock'",
             Ok(|c| !c.exposed && c.fleet_socket.as_deref() == Some(std::path::Path::new("/run/fleet.sock"))),
         );
+    }
+
+    #[test]
+    fn people_are_served_by_their_certificates() {
+        check("api_tls_listen = '0.0.0.0'\nlisten = '127.0.0.1'", Err("set cluster_secret_file"));
+        check(
+            "api_tls_listen = '0.0.0.0'\ncluster_secret_file = '/s'\nsocket_role = 'viewer'",
+            Ok(|c| {
+                c.api_tls_listen.as_deref() == Some("0.0.0.0:7421")
+                    && (c.socket_role, c.api_listen_role) == (PersonRole::Viewer, PersonRole::Operator)
+            }),
+        );
+        check("api_listen_role = 'root'", Err("api_listen_role"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use cluster::{Liveness, MachineId, MachineInfo};
 use etcd_compat::EtcdStore;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use identity::{Authority, Keyring, Secret, Tls};
+use identity::{Authority, Keyring, PeopleTls, Secret, Tls};
 use raft::{Disk, DiskError, EngineKind, FlushMode, Options, RaftStore, Tcp, Timing, Transport};
 use sd_notify::NotifyState;
 use store::{Role, Store};
@@ -52,13 +52,14 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
         tracing::warn!("{note}");
     }
     let (stop, stopping) = watch::channel(false);
+    let keys = keys(&config, &stopping)?;
     let backend = match &config.etcd {
-        None => on_raft(&config, &version, &stopping).await?,
+        None => on_raft(&config, &version, keys.as_ref(), &stopping).await?,
         Some(etcd) => on_etcd(&config, etcd, &stopping)?,
     };
     let units = DBus::connect(config.bus.clone(), config.units_dir()).await;
     let units = Arc::new(units.context("cannot reach systemd over D-Bus; is dbus running?")?);
-    serve(config, version, backend, units, stop).await
+    serve(config, version, backend, keys.map(|(_, keyring)| keyring), units, stop).await
 }
 
 /// Where the cluster's state is kept, and what only that can do.
@@ -80,13 +81,13 @@ struct Backend {
 async fn on_raft(
     config: &Config,
     version: &str,
+    keys: Option<&(Secret, Arc<Keyring>)>,
     stopping: &watch::Receiver<bool>,
 ) -> anyhow::Result<Backend> {
     let disk = open_disk(config)?;
     let failed = disk.failed();
-    let keys = keys(config, stopping)?;
     let (joiners, joining) = mpsc::channel(JOINERS_WAITING);
-    let transport: Arc<dyn Transport> = match &keys {
+    let transport: Arc<dyn Transport> = match keys {
         Some((_, keyring)) => Arc::new(Tls::new(keyring.clone()).with_joiners(joiners)),
         None if config.by_hand => Arc::new(Closed),
         None => Arc::new(Tcp),
@@ -94,7 +95,7 @@ async fn on_raft(
     let (store, driver) = RaftStore::start(options(config, version), disk, transport, stopping.clone())
         .await
         .with_context(|| format!("cannot listen for other machines on {}", config.listen))?;
-    if let Some((secret, _)) = &keys {
+    if let Some((secret, _)) = keys {
         let admit = by_hand::admission(store.clone(), secret, store.address().into());
         tokio::spawn(identity::joining::admit(joining, admit, stopping.clone()));
     }
@@ -103,7 +104,7 @@ async fn on_raft(
         tokio::spawn(by_hand::remember(store.clone(), dir, trust.clone(), stopping.clone()));
     }
     let (begin, anew) = mpsc::channel(1);
-    let by_hand = ByHand::new(config, keys.map(|(_, keyring)| keyring), begin, version);
+    let by_hand = ByHand::new(config, keys.map(|(_, keyring)| keyring.clone()), begin, version);
     let by_hand = Arc::new(by_hand);
     let dir = config.data_dir.display();
     tracing::info!(%dir, "backend = \"raft\": the daemons keep the state themselves");
@@ -165,11 +166,28 @@ fn keys(config: &Config, stopping: &watch::Receiver<bool>) -> anyhow::Result<Opt
     Ok(Some((secret, keyring)))
 }
 
+/// What callers may do, and how people are invited.
+fn access(config: &Config, keyring: Option<&Arc<Keyring>>) -> http::Access {
+    let (socket_role, tcp_role) = (config.socket_role, config.api_listen_role);
+    let Some(keyring) = keyring.cloned() else {
+        return http::Access { socket_role, tcp_role, ..http::Access::default() };
+    };
+    let authority = keyring.authority().certificate_pem();
+    let port = config.api_tls_listen.as_ref().and_then(|at| at.rsplit_once(':')?.1.parse().ok());
+    let issue: http::IssuePerson = Arc::new(move |name, role, lifetime| {
+        let lifetime = lifetime.try_into().map_err(|error| format!("cannot count so far: {error}"))?;
+        let issued = keyring.authority().issue_person(name, role, lifetime);
+        issued.map_err(|error| format!("{:#}", anyhow::Error::new(error)))
+    });
+    http::Access { socket_role, tcp_role, invite: Ok(http::Inviting { issue, authority, port }) }
+}
+
 /// Everything but the store's and systemd's beginnings: those differ in tests.
 async fn serve(
     config: Config,
     version: String,
     backend: Backend,
+    keyring: Option<Arc<Keyring>>,
     units: Arc<dyn UnitManager>,
     stop: watch::Sender<bool>,
 ) -> anyhow::Result<Ended> {
@@ -185,8 +203,9 @@ async fn serve(
         init,
         ask,
         membership,
+        access: access(&config, keyring.as_ref()),
     };
-    let served = http::run(parts, doors(&config).await?, stopping.clone());
+    let served = http::run(parts, doors(&config, keyring.as_ref()).await?, stopping.clone());
     rooms.spawn(async move {
         if let Err(error) = served.await {
             tracing::error!(%error, "the API has failed");
@@ -269,7 +288,7 @@ async fn serve(
 
 /// Every socket that the API is served on: those that systemd has handed over, and those of the configuration
 /// that are not among them.
-async fn doors(config: &Config) -> anyhow::Result<Vec<http::Door>> {
+async fn doors(config: &Config, keyring: Option<&Arc<Keyring>>) -> anyhow::Result<Vec<http::Door>> {
     let mut doors = http::handed_over()?;
     for path in [&config.socket].into_iter().chain(&config.fleet_socket) {
         if !doors.iter().any(|door| door.is_at(path)) {
@@ -290,9 +309,13 @@ async fn doors(config: &Config) -> anyhow::Result<Vec<http::Door>> {
                  nothing on it is encrypted or checked; if the network is yours alone, say so with \
                  insecure_transport = true"
             );
-            tracing::warn!(%address, "insecure_transport: whoever reaches this address may do anything");
+            tracing::warn!(%address, "insecure_transport: whoever reaches this address may do all that api_listen_role may");
         }
         tracing::info!(%address, "the API is served over TCP");
+    }
+    if let (Some(address), Some(keyring)) = (&config.api_tls_listen, keyring) {
+        doors.push(http::Door::Tls(http::bind_tcp(address).await?, Arc::new(PeopleTls::new(keyring))));
+        tracing::info!(address, "the API is served over TLS, to people with certificates");
     }
     Ok(doors)
 }

@@ -20,12 +20,12 @@ const PKCS8_PREFIX: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
 /// Machines' clocks may differ by so much.
-const CLOCK_SKEW: Duration = Duration::days(1);
+pub(crate) const CLOCK_SKEW: Duration = Duration::days(1);
 
 /// Makes certificates. Two that come from one secret are the same.
 pub struct Authority {
     certificate: CertificateDer<'static>,
-    issuer: Issuer<'static, KeyPair>,
+    pub(crate) issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate and its key.

@@ -48,6 +48,11 @@ impl Keyring {
         Ok(Arc::new(Keyring { authority, machine, lifetime, now }))
     }
 
+    /// Who issues this machine's certificates, and those of people.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
     /// Renews the certificate for as long as the daemon runs.
     pub async fn keep_fresh(&self) {
         loop {

@@ -5,17 +5,24 @@
 //! certificate from it: there is nothing to hand around, and machines that start in any order trust each
 //! other at first sight. Whoever does not hold the secret gets no byte past the handshake.
 //!
-//! Called by the daemon, which gives [`Tls`] to the store as its transport.
+//! People who are invited get certificates of the same authority, of another kind: [`PeopleTls`] tells the two
+//! apart, and [`Tls`] lets no person in.
+//!
+//! Called by the daemon, which gives [`Tls`] to the store as its transport, and [`PeopleTls`] to its API.
 
 mod authority;
 pub mod joining;
 mod keyring;
+mod people;
+mod person;
 mod secret;
 mod tls;
 mod token;
 
 pub use authority::{Authority, IssueError};
 pub use keyring::Keyring;
+pub use people::{GREETING_TIMEOUT, PeopleTls, Shown};
+pub use person::{IssuedPerson, PersonCertificate};
 pub use secret::{SECRET_BYTES_MIN, Secret, SecretError};
 pub use tls::Tls;
 pub use token::{Token, TokenError, secret_digest};

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use cluster::{
     ClusterState, Command, DesiredState, Expelled, Failure, Generation, Kind, MachineId, MachineInfo,
-    Observed, Outcome, Rejected, Revision, Token, UnitFile, UnitName,
+    Observed, Outcome, Person, PersonName, PersonRole, Rejected, Revision, Token, UnitFile, UnitName,
 };
 use openraft::impls::leader_id_std::LeaderId;
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
@@ -104,6 +104,19 @@ fn expelled() -> Expelled {
     Expelled { at: 1_700_000_000, name: "a.example".into() }
 }
 
+fn person_name() -> PersonName {
+    PersonName::new("alice@example.org").unwrap()
+}
+
+fn person() -> Person {
+    Person {
+        role: PersonRole::Operator,
+        fingerprint: "c0ffee".into(),
+        expires: 1_800_000_000,
+        invited_by: "uid 0 (root)".into(),
+    }
+}
+
 /// Every variant, by the name of its file.
 fn commands() -> Vec<(&'static str, Command)> {
     let (a, m) = (unit("a.service"), machine("m1"));
@@ -145,6 +158,11 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("command-revoke-token", Command::RevokeToken { id: "t1".into() }),
         ("command-expel", Command::Expel { machine: m.clone(), expelled: expelled() }),
         ("command-readmit", Command::Readmit { machine: m }),
+        (
+            "command-invite-person",
+            Command::InvitePerson { name: person_name(), person: person(), replace: true },
+        ),
+        ("command-remove-person", Command::RemovePerson { name: person_name() }),
     ]
 }
 
@@ -173,10 +191,12 @@ fn every_command_has_a_file() {
             Command::RevokeToken { .. } => "command-revoke-token",
             Command::Expel { .. } => "command-expel",
             Command::Readmit { .. } => "command-readmit",
+            Command::InvitePerson { .. } => "command-invite-person",
+            Command::RemovePerson { .. } => "command-remove-person",
         };
         assert_eq!(name, expected);
     }
-    assert_eq!(names.len(), 19);
+    assert_eq!(names.len(), 21);
 }
 
 #[test]
@@ -243,6 +263,8 @@ fn outcomes_are_read_as_ever() {
         Err(Rejected::TokenUsed),
         Err(Rejected::TokenExists),
         Err(Rejected::MachineExpelled { machine: m }),
+        Err(Rejected::PersonInvited { name: person_name() }),
+        Err(Rejected::PersonUnknown { name: person_name() }),
     ];
     check("reply", &Reply(outcomes));
 }
@@ -262,6 +284,8 @@ fn state() -> ClusterState {
     state.apply_all(Revision(5), &[Command::Report { machine: m, unit: a, observed: Some(observed()) }]);
     state.apply_all(Revision(6), &[Command::CreateToken { id: "t1".into(), token: token() }]);
     state.apply_all(Revision(7), &[Command::Expel { machine: machine("m9"), expelled: expelled() }]);
+    let invite = Command::InvitePerson { name: person_name(), person: person(), replace: false };
+    state.apply_all(Revision(8), &[invite]);
     state
 }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use api::v1::State;
 use cluster::{Command, DesiredState, MachineId, MachineInfo, Observed, UnitFile, UnitName};
-use coreinitd::http::{self, HttpParts, InitError};
+use coreinitd::http::{self, Access, HttpParts, InitError};
 use futures::FutureExt;
 use store::{MemoryStore, Store};
 use tests::deploy::{Cluster, set};
@@ -52,6 +52,7 @@ async fn bench(count: usize) {
         init: Arc::new(|_| async { Err(InitError::Exists { id: "c".into() }) }.boxed()),
         ask: Arc::new(|_, _| async { Err("there is no other machine".into()) }.boxed()),
         membership: None,
+        access: Access::default(),
     };
     let (stop, stopping) = watch::channel(false);
     let socket = http::bind(&path).await.expect("a socket");

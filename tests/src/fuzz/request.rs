@@ -7,7 +7,7 @@ use api::fleet::{ErrorBody, Unit};
 use cluster::{
     ClusterState, Command, DesiredState, MachineId, MachineInfo, Observed, UnitFile, UnitName, validate,
 };
-use coreinitd::http::{HttpParts, InitError, router};
+use coreinitd::http::{Access, Caller, HttpParts, InitError, router};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt, Full};
@@ -152,6 +152,8 @@ impl Bench {
         let answer = move |request: Request<Full<Bytes>>| {
             let router = router.clone();
             let answer = async move {
+                let mut request = request;
+                request.extensions_mut().insert(Caller::local(0, None, "/run/coreinit.sock"));
                 let response = router.oneshot(request).await.expect("it answers");
                 let status = response.status().as_u16();
                 let stream = response.headers().get("content-type").is_some_and(|t| t == "text/event-stream");
@@ -216,6 +218,7 @@ fn parts(store: &Arc<MemoryStore>) -> HttpParts {
         init: Arc::new(init),
         ask: Arc::new(ask),
         membership: None,
+        access: Access::default(),
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod behind;
 mod by_hand;
+mod callers;
 mod damage;
 mod etcd;
 mod fleetctl;
@@ -64,6 +65,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("the_state_may_be_kept_in_etcd", etcd::the_state_may_be_kept_in_etcd),
     ("a_cluster_is_made_by_hand", by_hand::a_cluster_is_made_by_hand),
     ("killed_daemons_lose_nothing", kills::killed_daemons_lose_nothing),
+    ("people_are_served_until_they_are_shut_out", callers::people_are_served_until_they_are_shut_out),
     ("a_damaged_store_is_set_aside", damage::a_damaged_store_is_set_aside),
     ("a_global_unit_is_on_machines_that_come_later", joining::a_global_unit_is_on_machines_that_come_later),
 ];

@@ -7,6 +7,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 
 use crate::completion::machines;
+use cluster::PersonName;
+
+use super::context::Invite;
 
 #[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
@@ -32,6 +35,15 @@ pub enum ClusterCommand {
     Members,
     /// Tell who leads, and what this machine is in the cluster
     Status,
+    /// Let somebody use the cluster from afar, and print the certificate and all else that they need
+    Invite(Invite),
+    /// Shut somebody out, at once
+    Uninvite {
+        #[arg(value_parser = PersonName::new)]
+        name: PersonName,
+    },
+    /// List who may use the cluster from afar
+    People,
     /// Move the cluster's state from the daemons into an etcd, or back, while no daemon runs
     Migrate(Migrate),
 }

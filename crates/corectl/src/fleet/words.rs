@@ -16,6 +16,8 @@ pub fn error(error: &ClientError, endpoint: &Endpoint, path: &str) -> String {
         Endpoint::Tcp(host) => {
             format!("Get \"http://{host}/fleet/v1/{path}?alt=json\": dial tcp {host}: connect: {why}")
         }
+        // fleet knew no such way.
+        Endpoint::Remote(_) => format!("dial {endpoint}: {why}"),
     };
     match error {
         ClientError::Answer { status, message } => format!("googleapi: Error {status}: {message}"),

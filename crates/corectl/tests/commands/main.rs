@@ -1,6 +1,7 @@
 //! The program as a user runs it, against the daemon's API over a store in memory. The leader and the
 //! machines are played by the tests.
 
+mod afar;
 mod asking;
 mod importing;
 mod placing;

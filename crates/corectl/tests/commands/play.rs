@@ -9,7 +9,7 @@ use std::time::Duration;
 use cluster::{
     ClusterState, Command, DesiredState, Failure, MachineId, MachineInfo, Observed, UnitFile, UnitName,
 };
-use coreinitd::http::{self, HttpParts, InitError, Question, Words};
+use coreinitd::http::{self, Access, HttpParts, InitError, Question, Words};
 use store::{MemoryStore, Role, Store};
 use tokio::process::Child;
 use tokio::sync::watch;
@@ -63,6 +63,7 @@ impl Play {
             ask: Arc::new(|machine, question| Box::pin(async move { told(&machine, &question) })),
             init: Arc::new(|_| Box::pin(async { Err(InitError::Exists { id: "c1".into() }) })),
             membership: None,
+            access: Access::default(),
         };
         let (stop, stopping) = watch::channel(false);
         let task = tokio::spawn(async move { http::run(parts, vec![socket], stopping).await.unwrap() });

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cluster::{Assignment, Command, MachineId, MachineInfo, Observed, UnitName, schedule};
 use coreinitd::agent::AgentParts;
-use coreinitd::http::{self, HttpParts, InitError, Question};
+use coreinitd::http::{self, Access, HttpParts, InitError, Question};
 use coreinitd::systemd::{Behaviour, Memory, Start};
 use store::{MemoryStore, Store};
 use tokio::process::Command as Process;
@@ -101,6 +101,7 @@ impl World {
                 Box::pin(async move { Ok(Box::pin(futures::stream::iter([Ok(text.into())])) as http::Words) })
             }),
             membership: None,
+            access: Access::default(),
         };
         rooms.spawn(async move { http::run(parts, vec![socket], stopping).await.unwrap() });
         let world = World { dir, store, _stop: stop, _rooms: rooms };

@@ -6,7 +6,7 @@ use api::fleet::{ErrorBody, ErrorDetail};
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use cluster::Rejected;
+use cluster::{MachineId, PersonName, PersonRole, Rejected};
 use store::{ProposeError, ReadError};
 
 use super::InitError;
@@ -44,6 +44,28 @@ pub(super) enum Refusal {
     /// The machine that was asked did not answer, or said no.
     #[error("{0}")]
     Unanswered(String),
+    #[error("this needs the role {need}, and {caller} has the role {role}")]
+    Role { need: PersonRole, role: PersonRole, caller: String },
+    #[error(
+        "{name} is not invited, or no longer; an administrator can make a new certificate with `corectl cluster \
+         invite {name} --role {role}`"
+    )]
+    ShutOut { name: PersonName, role: PersonRole },
+    #[error("this certificate of {name}'s was replaced by a newer one; use that (`corectl context add`)")]
+    CertificateReplaced { name: PersonName },
+    #[error(
+        "{name}'s certificate has expired; an administrator can make a new one with `corectl cluster invite \
+         {name} --role {role} --replace`"
+    )]
+    CertificateExpired { name: PersonName, role: PersonRole },
+    #[error(
+        "the certificate is machine {0}'s, and the API is for people; use one of `corectl cluster invite`"
+    )]
+    NotForMachines(MachineId),
+    #[error("it is not known who calls, so nothing is answered")]
+    NobodyKnown,
+    #[error("nobody can be invited: {0}")]
+    NoInvitations(String),
     #[error(transparent)]
     Rejected(#[from] Rejected),
     #[error(transparent)]
@@ -66,7 +88,13 @@ impl Refusal {
             Refusal::TooManyStreams(_) | Refusal::TooManyJournals(_) | Refusal::NoLeader { .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Refusal::Nowhere(_) => StatusCode::CONFLICT,
+            Refusal::Role { .. }
+            | Refusal::ShutOut { .. }
+            | Refusal::CertificateReplaced { .. }
+            | Refusal::CertificateExpired { .. }
+            | Refusal::NotForMachines(_)
+            | Refusal::NobodyKnown => StatusCode::FORBIDDEN,
+            Refusal::Nowhere(_) | Refusal::NoInvitations(_) => StatusCode::CONFLICT,
             Refusal::Unanswered(_) => StatusCode::BAD_GATEWAY,
             Refusal::Rejected(rejected) => rejected_status(rejected),
             Refusal::Propose(error) => match error {
@@ -111,7 +139,9 @@ fn rejected_status(rejected: &Rejected) -> StatusCode {
         | Rejected::TokenExpired
         | Rejected::TokenUsed
         | Rejected::TokenExists
-        | Rejected::MachineExpelled { .. } => StatusCode::CONFLICT,
+        | Rejected::MachineExpelled { .. }
+        | Rejected::PersonInvited { .. }
+        | Rejected::PersonUnknown { .. } => StatusCode::CONFLICT,
     }
 }
 

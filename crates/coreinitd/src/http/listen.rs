@@ -10,14 +10,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use identity::PeopleTls;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tower::ServiceExt;
+
+use super::caller::Caller;
 
 /// Whoever is in it may use the API; without such a group, only root may.
 pub const SOCKET_GROUP: &str = "coreinit";
@@ -61,11 +66,12 @@ pub enum ListenError {
 }
 
 /// A socket that the API is served on.
-#[derive(Debug)]
 pub enum Door {
     Unix(UnixListener),
-    /// Plain HTTP: whoever reaches it may do anything.
+    /// Plain HTTP: it is not known who calls.
     Tcp(TcpListener),
+    /// TLS, for whoever has a certificate of the cluster.
+    Tls(TcpListener, Arc<PeopleTls>),
 }
 
 impl Door {
@@ -78,14 +84,14 @@ impl Door {
                 let own = own.as_ref().and_then(|address| address.as_pathname());
                 own.is_some_and(|own| real(own) == real(path))
             }
-            Door::Tcp(_) => false,
+            Door::Tcp(_) | Door::Tls(..) => false,
         }
     }
 
-    /// Where it listens on TCP.
+    /// Where it listens on TCP, without TLS.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match self {
-            Door::Unix(_) => None,
+            Door::Unix(_) | Door::Tls(..) => None,
             Door::Tcp(listener) => listener.local_addr().ok(),
         }
     }
@@ -162,8 +168,8 @@ pub(super) async fn serve(door: Door, router: Router, shutdown: impl Future<Outp
             accepted = accept(&door, &limit) => accepted,
         };
         match accepted {
-            Ok((stream, permit)) => {
-                let connection = connection(stream, router.clone(), stopping.subscribe());
+            Ok((came, permit)) => {
+                let connection = connection(came, router.clone(), stopping.subscribe());
                 connections.spawn(async move {
                     connection.await;
                     drop(permit);
@@ -195,21 +201,63 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 async fn accept(
     door: &Door,
     limit: &Arc<Semaphore>,
-) -> io::Result<(Box<dyn Stream>, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(Came, tokio::sync::OwnedSemaphorePermit)> {
     let permit = limit.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let stream: Box<dyn Stream> = match door {
-        Door::Unix(listener) => Box::new(listener.accept().await?.0),
-        Door::Tcp(listener) => {
+    let came = match door {
+        Door::Unix(listener) => {
             let stream = listener.accept().await?.0;
+            let address = listener.local_addr()?;
+            let caller = Caller::of_socket(&stream, address.as_pathname());
+            Came::Known(Box::new(stream), caller)
+        }
+        Door::Tcp(listener) => {
+            let (stream, from) = listener.accept().await?;
             // An answer is written in one or two pieces, and none of them should wait for the other.
             stream.set_nodelay(true)?;
-            Box::new(stream)
+            Came::Known(Box::new(stream), Caller::anonymous(from))
+        }
+        Door::Tls(listener, tls) => {
+            let (stream, from) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            Came::Unknown(stream, from, tls.clone())
         }
     };
-    Ok((stream, permit))
+    Ok((came, permit))
 }
 
-async fn connection(stream: Box<dyn Stream>, router: Router, mut stopping: watch::Receiver<bool>) {
+/// A connection, and what is known of the caller so far.
+enum Came {
+    Known(Box<dyn Stream>, Caller),
+    /// They have to show a certificate first.
+    Unknown(TcpStream, SocketAddr, Arc<PeopleTls>),
+}
+
+impl Came {
+    async fn known(self) -> Option<(Box<dyn Stream>, Caller)> {
+        match self {
+            Came::Known(stream, caller) => Some((stream, caller)),
+            Came::Unknown(stream, from, tls) => match tls.greet(stream).await {
+                Ok((stream, shown)) => Some((Box::new(stream), Caller::shown(shown, from))),
+                Err(error) => {
+                    // Whoever wants to can make any number of these.
+                    tracing::debug!(%from, %error, "a caller of the API was not let in");
+                    None
+                }
+            },
+        }
+    }
+}
+
+async fn connection(came: Came, router: Router, mut stopping: watch::Receiver<bool>) {
+    let known = tokio::select! {
+        known = came.known() => known,
+        _ = stopping.wait_for(|stop| *stop) => None,
+    };
+    let Some((stream, caller)) = known else { return };
+    let router = router.map_request(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(caller.clone());
+        request
+    });
     let mut connection = pin!(
         http1::Builder::new()
             .title_case_headers(true)

@@ -1,9 +1,14 @@
 //! The HTTP room: fleet's API (`/fleet/v1`, and its other names) and our own (`/v1`) over the store, served
 //! on Unix sockets and, when asked for, on TCP.
 //!
+//! Who calls is told by the door (`caller`), what they may do by one table (`roles`); every change that was
+//! asked for is written down (`audit`).
+//!
 //! It turns requests into commands and states into views, and decides nothing else. It knows neither systemd
 //! nor how the state is kept. Called by the daemon's `run`.
 
+mod audit;
+mod caller;
 mod error;
 mod events;
 mod feed;
@@ -15,8 +20,10 @@ pub(crate) mod membership;
 mod metrics;
 mod page_token;
 mod patience;
+mod people;
 mod placing;
 mod request;
+mod roles;
 mod v1;
 mod view;
 
@@ -42,10 +49,12 @@ use metrics::Requests;
 use patience::{LEADERLESS_MAX, Leaderless, Watcher};
 use view::Placement;
 
+pub use caller::Caller;
 pub use handed_over::handed_over;
 pub use journal::{AskMachine, JOURNALS_MAX, Question, Words};
 pub use listen::{Door, ListenError, SOCKET_GROUP, bind, bind_tcp};
 pub use membership::{MadeToken, Membership};
+pub use people::{Access, Inviting, IssuePerson};
 
 /// Of one whole request: a batch of several hundred ordinary unit files, or some of the largest.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
@@ -70,6 +79,7 @@ pub struct HttpParts {
     pub ask: AskMachine,
     /// `None` where machines have no membership of their own.
     pub membership: Option<Arc<dyn Membership>>,
+    pub access: Access,
 }
 
 /// Forms a cluster of this machine alone, with that name if one is given. It returns when the store can be
@@ -152,9 +162,11 @@ pub fn router(parts: HttpParts) -> (Router, Background) {
         .merge(journal::routes())
         .merge(placing::routes())
         .merge(membership::routes())
+        .merge(people::routes())
         .merge(fleet::routes())
         .route("/metrics", any(metrics::metrics))
         .fallback(|| async { Refusal::NoRoute })
+        .layer(from_fn_with_state(room.clone(), roles::admit))
         .layer(from_fn(|request: Request, next: axum::middleware::Next| async move {
             match fleet::go_path::redirect(request.method(), request.uri()) {
                 Some(redirection) => redirection,

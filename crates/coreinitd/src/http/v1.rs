@@ -8,11 +8,12 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use cluster::{Command, Kind, Outcome, Rejected, UnitFile};
 use store::{Committed, Role};
 
 use super::Room;
+use super::audit::Noted;
 use super::error::Refusal;
 use super::events::event_stream;
 use super::request::{
@@ -107,6 +108,7 @@ async fn machines(State(room): State<Arc<Room>>, query: Parameters) -> Result<Js
 
 async fn batch(
     State(room): State<Arc<Room>>,
+    Extension(noted): Extension<Noted>,
     headers: HeaderMap,
     Payload(body): Payload,
 ) -> Result<Json<v1::BatchDone>, Refusal> {
@@ -127,11 +129,26 @@ async fn batch(
         names.push(name);
         commands.push(command);
     }
+    noted.asked(commands.iter().filter_map(in_words));
     let mut committed = room.propose(commands.clone()).await?;
     instantiate(&room, &commands, &mut committed).await?;
+    noted.refused(committed.outcomes.iter().filter(|outcome| outcome.is_err()).count());
     let results =
         names.into_iter().zip(committed.outcomes).map(|(name, outcome)| done(name, outcome)).collect();
     Ok(Json(v1::BatchDone { revision: committed.revision, results }))
+}
+
+/// For the audit.
+fn in_words(command: &Command) -> Option<String> {
+    match command {
+        Command::SetUnit { name, file, desired } => {
+            let what = if file.is_some() { "set" } else { "wish" };
+            let desired = desired.map(|desired| format!(" {desired}")).unwrap_or_default();
+            Some(format!("{what} {name}{desired}"))
+        }
+        Command::DestroyUnit { name } => Some(format!("destroy {name}")),
+        _ => None,
+    }
 }
 
 /// Instances that were asked for without a file get their stored template's, in a second go.

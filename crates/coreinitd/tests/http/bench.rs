@@ -11,7 +11,7 @@ use cluster::{
     ClusterState, Command, DesiredState, Generation, MachineId, MachineInfo, Observed, UnitFile, UnitHash,
     UnitName,
 };
-use coreinitd::http::{HttpParts, InitError, router};
+use coreinitd::http::{Access, Caller, HttpParts, InitError, router};
 use futures::FutureExt;
 use store::{MemoryStore, Store};
 use tokio::task::JoinSet;
@@ -56,7 +56,13 @@ pub fn parts(store: &Arc<MemoryStore>) -> HttpParts {
         init: Arc::new(init),
         ask: Arc::new(ask),
         membership: None,
+        access: Access::default(),
     }
+}
+
+/// Over the socket.
+pub fn root() -> Caller {
+    Caller::local(0, None, "/run/coreinit.sock")
 }
 
 pub fn soon() -> Instant {
@@ -72,7 +78,8 @@ impl Bench {
         Bench { store, router, _follower: tasks }
     }
 
-    pub async fn send(&self, request: Request<Body>) -> Response<Body> {
+    pub async fn send(&self, mut request: Request<Body>) -> Response<Body> {
+        request.extensions_mut().insert(root());
         self.router.clone().oneshot(request).await.unwrap()
     }
 

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-use crate::bench::{assign, machine, name, parts, propose, register, report, set, soon, state};
+use crate::bench::{assign, machine, name, parts, propose, register, report, root, set, soon, state};
 
 /// More than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -196,7 +196,8 @@ async fn whoever_begins_after_a_change_is_told_of_it() {
     let store = Arc::new(MemoryStore::new(machine("m1")));
     let (router, follower) = http::router(parts(&store));
     propose(&*store, set("a.service", "/bin/a", DesiredState::Inactive)).await;
-    let request = Request::builder().uri("/v1/events?unit=a.service").body(Body::empty()).unwrap();
+    let mut request = Request::builder().uri("/v1/events?unit=a.service").body(Body::empty()).unwrap();
+    request.extensions_mut().insert(root());
     let mut body = router.oneshot(request).await.unwrap().into_body();
     // The stream is asked before the task that feeds it has seen the change.
     let (stopped, stop) = oneshot::channel::<()>();

@@ -2,6 +2,7 @@
 
 mod answer;
 mod bench;
+mod callers;
 mod doors;
 mod events;
 mod fleet;

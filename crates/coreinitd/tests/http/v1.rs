@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
-use crate::bench::{Bench, assign, machine, parts, register, report, set, text};
+use crate::bench::{Bench, assign, machine, parts, register, report, root, set, text};
 
 impl Bench {
     async fn get<T: DeserializeOwned>(&self, path: &str) -> T {
@@ -257,7 +257,8 @@ async fn an_election_is_waited_for_a_lost_quorum_is_not() {
     let ask = async |method: &str, path: &str, body: &str| {
         let begun = Instant::now();
         let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
-        let request = request.body(Body::from(body.to_owned())).unwrap();
+        let mut request = request.body(Body::from(body.to_owned())).unwrap();
+        request.extensions_mut().insert(root());
         let (status, answer) = text(router.clone().oneshot(request).await.unwrap()).await;
         (status.as_u16(), answer, begun.elapsed().as_millis())
     };
@@ -366,7 +367,9 @@ async fn an_unknown_outcome_is_said_to_be_one() {
     let (router, _follower) = router(parts);
     let ask = async |method: &str, path: &str, body: &str| {
         let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
-        text(router.clone().oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap()).await
+        let mut request = request.body(Body::from(body.to_owned())).unwrap();
+        request.extensions_mut().insert(root());
+        text(router.clone().oneshot(request).await.unwrap()).await
     };
     let unknown =
         r#"{"error":{"code":504,"message":"no answer in time; the change may or may not be made"}}"#;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cluster::{
     Change, ClusterState, Command, DesiredState, Expelled, Generation, MachineId, MachineInfo, Observed,
-    Token, UnitHash, UnitName,
+    Person, PersonName, PersonRole, Token, UnitHash, UnitName,
 };
 
 use super::{file, machine, unit};
@@ -55,7 +55,7 @@ fn draw(dice: &mut Dice) -> Command {
     let unit = unit(&format!("chance-{}.service", dice.roll(4)));
     let ids: Vec<MachineId> = (0..3).map(|id| machine(&format!("chance-{id}"))).collect();
     let (id, other) = (dice.one(&ids), dice.one(&ids));
-    match dice.roll(18) {
+    match dice.roll(19) {
         0 => Command::InitCluster { id: "another".into(), name: "another".into() },
         1..=3 => Command::SetUnit {
             name: unit,
@@ -93,6 +93,16 @@ fn draw(dice: &mut Dice) -> Command {
         },
         15 => admission(dice, id),
         16 => Command::RevokeToken { id: "chance".into() },
+        17 => {
+            let name = PersonName::new(&format!("chance-{}", dice.roll(2))).expect("a person's name");
+            let fingerprint = dice.roll(3).to_string();
+            let (role, invited_by) = (PersonRole::Viewer, String::new());
+            let person = Person { role, fingerprint, expires: 0, invited_by };
+            match dice.roll(3) {
+                0 => Command::RemovePerson { name },
+                _ => Command::InvitePerson { name, person, replace: dice.roll(2) > 0 },
+            }
+        }
         _ => Command::MoveUnit { unit, machine: id, to: (dice.roll(2) > 0).then_some(other) },
     }
 }
@@ -144,6 +154,9 @@ pub fn records(state: &ClusterState) -> Vec<Change> {
         let mut observed = (**observed).clone();
         observed.generation = observed.generation.map(|generation| of(name, generation));
         all.push(Change::Observed(name.clone(), id.clone(), Some(observed)));
+    }
+    for (name, person) in &state.people {
+        all.push(Change::Person(name.clone(), Some((**person).clone())));
     }
     all
 }

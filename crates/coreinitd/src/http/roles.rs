@@ -1,0 +1,120 @@
+//! What each role may do: one table, and the one place where every request passes by it. `docs/roles.md` has
+//! the same table for people.
+//!
+//! Whatever a viewer may not do is a change, and is audited, whether it was allowed or not.
+
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use cluster::PersonRole::{self, Admin, Operator, Viewer};
+
+use super::Room;
+use super::audit::{Line, Noted};
+use super::caller::Caller;
+use super::error::Refusal;
+
+/// Method, route, and the least role that may use it. fleet's API stands here under its last prefix.
+const TABLE: &[(&str, &str, PersonRole)] = &[
+    ("GET", "/v1/status", Viewer),
+    ("GET", "/v1/units", Viewer),
+    ("POST", "/v1/units", Operator),
+    ("GET", "/v1/units/{name}", Viewer),
+    ("GET", "/v1/units/{name}/journal", Viewer),
+    ("GET", "/v1/units/{name}/status", Viewer),
+    ("GET", "/v1/units/{name}/explain", Viewer),
+    ("POST", "/v1/units/{name}/move", Operator),
+    ("GET", "/v1/machines", Viewer),
+    ("POST", "/v1/machines/{name}/cordon", Operator),
+    ("POST", "/v1/machines/{name}/uncordon", Operator),
+    ("GET", "/v1/rebalance", Viewer),
+    ("GET", "/v1/events", Viewer),
+    // The same, with its names in the body.
+    ("POST", "/v1/events", Viewer),
+    ("POST", "/v1/cluster/init", Admin),
+    ("POST", "/v1/cluster/join", Admin),
+    ("GET", "/v1/cluster/members", Viewer),
+    ("GET", "/v1/cluster/tokens", Viewer),
+    ("POST", "/v1/cluster/tokens", Admin),
+    ("POST", "/v1/cluster/tokens/{name}/revoke", Admin),
+    ("POST", "/v1/machines/{name}/remove", Admin),
+    ("POST", "/v1/machines/{name}/readmit", Admin),
+    ("POST", "/v1/cluster/invite", Admin),
+    ("POST", "/v1/cluster/uninvite", Admin),
+    ("GET", "/v1/cluster/people", Viewer),
+    ("GET", "/metrics", Viewer),
+    ("GET", "/", Viewer),
+    ("GET", "/fleet/v1", Viewer),
+    ("GET", "/fleet/v1/discovery", Viewer),
+    ("GET", "/fleet/v1/units", Viewer),
+    ("GET", "/fleet/v1/units/{name}", Viewer),
+    ("PUT", "/fleet/v1/units/{name}", Operator),
+    ("DELETE", "/fleet/v1/units/{name}", Operator),
+    ("GET", "/fleet/v1/state", Viewer),
+    ("GET", "/fleet/v1/state/{name}", Viewer),
+    ("GET", "/fleet/v1/machines", Viewer),
+    ("PATCH", "/fleet/v1/machines", Operator),
+];
+
+/// What a request takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Need {
+    role: PersonRole,
+    /// It changes something, if it is allowed.
+    is_change: bool,
+}
+
+/// `None` is a path that leads nowhere. A route that the table forgot is for administrators; a method that
+/// is not served is told so by its handler, to whoever may change anything.
+fn need(method: &str, route: Option<&str>) -> Need {
+    let Some(route) = route else { return Need { role: Viewer, is_change: false } };
+    let route = as_listed(route);
+    let method = if method == "HEAD" { "GET" } else { method };
+    let mut rows = TABLE.iter().filter(|(_, path, _)| *path == route).peekable();
+    if rows.peek().is_none() {
+        return Need { role: Admin, is_change: method != "GET" };
+    }
+    match rows.find(|(listed, ..)| *listed == method) {
+        Some((.., role)) => Need { role: *role, is_change: *role > Viewer },
+        None => Need { role: Operator, is_change: false },
+    }
+}
+
+/// fleet's API under its last prefix.
+fn as_listed(route: &str) -> String {
+    let fleets = ["/flt/v1", "/v1-alpha"].into_iter().find_map(|prefix| route.strip_prefix(prefix));
+    fleets.map_or_else(|| route.to_owned(), |rest| format!("/fleet/v1{rest}"))
+}
+
+/// Every request passes here, and nowhere else is it asked who may do what.
+pub(super) async fn admit(State(room): State<Arc<Room>>, mut request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let need = need(request.method().as_str(), route.as_deref());
+    let caller = request.extensions().get::<Caller>().cloned().unwrap_or_else(Caller::nobody);
+    let noted = Noted::default();
+    let mut line = need.is_change.then(|| Line::begin(&request, route, caller.clone(), noted.clone()));
+    let role = caller.role(&room).await;
+    if let (Some(line), Ok(role)) = (&mut line, &role) {
+        line.role(*role);
+    }
+    let judged = role.and_then(|role| match role >= need.role {
+        true => Ok(()),
+        false => Err(Refusal::Role { need: need.role, role, caller: caller.to_string() }),
+    });
+    let response = match judged {
+        Ok(()) => {
+            request.extensions_mut().insert(noted);
+            caller.watched(&room, next.run(request).await)
+        }
+        Err(refusal) => refusal.into_response(),
+    };
+    if let Some(line) = line {
+        line.end(response.status());
+    }
+    response
+}
+
+#[cfg(test)]
+#[path = "roles/tests.rs"]
+mod tests;
