@@ -19,8 +19,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, Engine, Etcd};
+use crate::signs::Signs;
 use crate::systemd::{DBus, UnitManager};
-use crate::{agent, asking, capacity, http, leader, leave, presence};
+use crate::{agent, asking, capacity, disk_watch, http, leader, leave, presence};
 
 /// The work of handing over the lead is given so long at a planned stop.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -41,13 +42,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracing::warn!("{note}");
     }
     let (stop, stopping) = watch::channel(false);
+    let signs = Arc::new(Signs::new(&config));
     let backend = match &config.etcd {
-        None => on_raft(&config, &version, &stopping).await?,
+        None => on_raft(&config, &version, &signs, &stopping).await?,
         Some(etcd) => on_etcd(&config, etcd, &stopping)?,
     };
     let units = DBus::connect(config.bus.clone(), config.units_dir()).await;
     let units = Arc::new(units.context("cannot reach systemd over D-Bus; is dbus running?")?);
-    serve(config, version, backend, units, stop).await
+    serve(config, version, backend, units, signs, stop).await
 }
 
 /// Where the cluster's state is kept, and what only that can do.
@@ -64,11 +66,12 @@ struct Backend {
 async fn on_raft(
     config: &Config,
     version: &str,
+    signs: &Signs,
     stopping: &watch::Receiver<bool>,
 ) -> anyhow::Result<Backend> {
     let disk = open_disk(config)?;
     let failed = disk.failed();
-    let transport = transport(config, stopping)?;
+    let transport = transport(config, signs, stopping)?;
     let (store, driver) = RaftStore::start(options(config, version), disk, transport, stopping.clone())
         .await
         .with_context(|| format!("cannot listen for other machines on {}", config.listen))?;
@@ -100,10 +103,16 @@ fn on_etcd(config: &Config, etcd: &Etcd, stopping: &watch::Receiver<bool>) -> an
 }
 
 /// How machines reach each other: with the cluster's secret, over TLS.
-fn transport(config: &Config, stopping: &watch::Receiver<bool>) -> anyhow::Result<Arc<dyn Transport>> {
+fn transport(
+    config: &Config,
+    signs: &Signs,
+    stopping: &watch::Receiver<bool>,
+) -> anyhow::Result<Arc<dyn Transport>> {
     let Some(path) = &config.cluster_secret_file else { return Ok(Arc::new(Tcp)) };
     let secret = Secret::read(path).context("cannot use cluster_secret_file")?;
     let keyring = Keyring::new(Authority::of(&secret)?, config.machine.clone())?;
+    let shown = keyring.clone();
+    signs.certificate(Box::new(move || shown.ends()));
     let (fresh, mut stopping) = (keyring.clone(), stopping.clone());
     tokio::spawn(async move {
         tokio::select! {
@@ -121,6 +130,7 @@ async fn serve(
     version: String,
     backend: Backend,
     units: Arc<dyn UnitManager>,
+    signs: Arc<Signs>,
     stop: watch::Sender<bool>,
 ) -> anyhow::Result<()> {
     let stopping = stop.subscribe();
@@ -131,6 +141,7 @@ async fn serve(
         store: dynamic.clone(),
         machine: config.machine.clone(),
         version: version.clone(),
+        signs: signs.clone(),
         init,
         ask,
     };
@@ -140,7 +151,8 @@ async fn serve(
             tracing::error!(%error, "the API has failed");
         }
     });
-    rooms.spawn(leader::run(dynamic.clone(), config.machine_lost_after, stopping.clone()));
+    rooms.spawn(leader::run(dynamic.clone(), config.machine_lost_after, signs.clone(), stopping.clone()));
+    rooms.spawn(disk_watch::run(config.data_dir.clone(), signs.clone(), stopping.clone()));
     let capacity = capacity::read(Path::new("/proc"));
     let info = MachineInfo {
         name: config.machine_name.clone(),
@@ -150,13 +162,20 @@ async fn serve(
         memory_bytes: capacity.memory_bytes,
         cpu_millis: capacity.cpu_millis,
     };
-    rooms.spawn(presence::run(dynamic.clone(), config.machine.clone(), info, stopping.clone()));
+    rooms.spawn(presence::run(
+        dynamic.clone(),
+        config.machine.clone(),
+        info,
+        signs.clone(),
+        stopping.clone(),
+    ));
     let marks_dir = config.runtime_dir.join("done");
     let parts = agent::AgentParts {
         machine: config.machine.clone(),
         store: dynamic.clone(),
         units: units.clone(),
         marks_dir: marks_dir.clone(),
+        signs,
     };
     // The agent may have to end before the others.
     let (stop_agent, agent_stopping) = watch::channel(false);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use cluster::MachineId;
 use rustls::client::ResolvesClientCert;
@@ -30,6 +30,7 @@ pub struct Keyring {
 
 struct Current {
     certified: Arc<CertifiedKey>,
+    ends: OffsetDateTime,
     renew_at: OffsetDateTime,
 }
 
@@ -57,6 +58,11 @@ impl Keyring {
                 tracing::error!(%error, "this machine's certificate was not renewed; it is tried again");
             }
         }
+    }
+
+    /// When the certificate of the moment ends.
+    pub fn ends(&self) -> SystemTime {
+        self.now.read().unwrap_or_else(PoisonError::into_inner).ends.into()
     }
 
     fn is_due(&self, at: OffsetDateTime) -> bool {
@@ -114,7 +120,7 @@ fn current(
     // At a random moment between half and four fifths of its life, so that a cluster that was started at one
     // moment does not renew at one moment.
     let share = 0.5 + 0.3 * chance();
-    Ok(Current { certified, renew_at: issued.not_after - lifetime * (1.0 - share) })
+    Ok(Current { certified, ends: issued.not_after, renew_at: issued.not_after - lifetime * (1.0 - share) })
 }
 
 /// Between 0 and 1.

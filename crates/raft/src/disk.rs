@@ -108,6 +108,11 @@ impl Disk {
         self.log.clone()
     }
 
+    /// How long it took until the log's writes were durable.
+    pub fn syncs(&self) -> Arc<store::Histogram> {
+        self.log.syncs()
+    }
+
     pub fn state_machine(&self) -> StateMachine {
         self.machine.clone()
     }

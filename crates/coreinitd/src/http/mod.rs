@@ -4,17 +4,20 @@
 //! It turns requests into commands and states into views, and decides nothing else. It knows neither systemd
 //! nor how the state is kept. Called by the daemon's `run`.
 
+mod concerns;
 mod error;
 mod events;
 mod feed;
 mod fleet;
 mod handed_over;
+mod health;
 mod journal;
 mod listen;
 mod metrics;
 mod page_token;
 mod patience;
 mod placing;
+mod prometheus;
 mod request;
 mod v1;
 mod view;
@@ -35,6 +38,7 @@ use futures::future::BoxFuture;
 use store::{Committed, ProposeError, ReadError, Store};
 use tokio::sync::{Semaphore, watch};
 
+use crate::signs::Signs;
 use error::Refusal;
 use feed::{Feed, Follower};
 use metrics::Requests;
@@ -64,6 +68,8 @@ pub struct HttpParts {
     pub machine: MachineId,
     /// Of coreinit, such as `0.1.0`.
     pub version: String,
+    /// What the daemon's rooms tell of themselves.
+    pub signs: Arc<Signs>,
     pub init: InitCluster,
     pub ask: AskMachine,
 }
@@ -145,6 +151,7 @@ pub fn router(parts: HttpParts) -> (Router, Background) {
     let room = Arc::new(Room { parts, placement, feed, leaderless, requests: Requests::default(), journals });
     let router = Router::new()
         .merge(v1::routes())
+        .merge(health::routes())
         .merge(journal::routes())
         .merge(placing::routes())
         .merge(fleet::routes())

@@ -13,6 +13,7 @@ use cluster::{Command, Kind, Outcome, Rejected, UnitFile};
 use store::{Committed, Role};
 
 use super::Room;
+use super::concerns::concerns;
 use super::error::Refusal;
 use super::events::event_stream;
 use super::request::{
@@ -71,6 +72,7 @@ fn status_of(room: &Room) -> v1::Status {
         member: voting.map(|voting| if voting.votes { v1::Member::Voter } else { v1::Member::Learner }),
         leaderless_seconds: room.leaderless.since().map(|since| since.elapsed().as_secs()),
         trouble,
+        concerns: concerns(room, &room.placement.of(&state)),
     }
 }
 
