@@ -80,14 +80,15 @@ fn decide(
     if !commands.is_empty() {
         return commands;
     }
+    let revision = state.revision.0;
     let schedule = scheduler.schedule(state);
     for decision in &schedule.decisions {
         match decision {
-            Decision::Assign { unit, machine, reason, .. } => {
-                tracing::info!(%unit, %machine, "{unit} goes to {machine}: {reason}")
+            Decision::Assign { unit, machine, generation, reason } => {
+                tracing::info!(%unit, %machine, %generation, revision, "{unit} goes to {machine}: {reason}")
             }
             Decision::Unassign { unit, machine, reason } => {
-                tracing::info!(%unit, %machine, "{unit} leaves {machine}: {reason}")
+                tracing::info!(%unit, %machine, revision, "{unit} leaves {machine}: {reason}")
             }
             Decision::Forget { unit, machine } => {
                 tracing::debug!(%unit, %machine, "{unit} on {machine} is forgotten")

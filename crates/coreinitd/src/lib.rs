@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod asking;
 pub mod capacity;
+pub mod clocks;
 pub mod config;
 mod disk_watch;
 pub mod http;

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use crate::config::{Config, Engine, Etcd};
 use crate::signs::Signs;
 use crate::systemd::{DBus, UnitManager};
-use crate::{agent, asking, capacity, disk_watch, http, leader, leave, presence};
+use crate::{agent, asking, capacity, clocks, disk_watch, http, leader, leave, presence};
 
 /// The work of handing over the lead is given so long at a planned stop.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -137,6 +137,13 @@ async fn serve(
     let Backend { store: dynamic, init, ask, driver, mut failed } = backend;
     let mut rooms = JoinSet::new();
     let driver = tokio::spawn(driver);
+    rooms.spawn(clocks::run(
+        dynamic.clone(),
+        config.machine.clone(),
+        ask.clone(),
+        signs.clone(),
+        stopping.clone(),
+    ));
     let parts = http::HttpParts {
         store: dynamic.clone(),
         machine: config.machine.clone(),
@@ -236,6 +243,12 @@ async fn doors(config: &Config) -> anyhow::Result<Vec<http::Door>> {
             doors.push(http::bind_tcp(address).await?.into());
         }
     }
+    ensure!(
+        doors.len() <= http::DOORS_MAX,
+        "the API is to be served on {} sockets, and {} are the most",
+        doors.len(),
+        http::DOORS_MAX
+    );
     for address in doors.iter().filter_map(http::Door::tcp_address) {
         if !address.ip().to_canonical().is_loopback() {
             ensure!(

@@ -4,10 +4,12 @@
 //!
 //! Nothing is decided from it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use cluster::MachineId;
 use store::Histogram;
 use tokio::time::Instant;
 
@@ -33,6 +35,7 @@ pub struct Signs {
     pub disk: Disk,
     pub doors: Doors,
     systemd: Mutex<Option<String>>,
+    clocks: Mutex<BTreeMap<MachineId, i64>>,
     certificate: OnceLock<CertificateEnds>,
     exposed: AtomicBool,
 }
@@ -50,6 +53,15 @@ impl Signs {
     /// Why systemd cannot be driven, as the agent last found.
     pub fn systemd_trouble(&self) -> Option<String> {
         self.systemd.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// By how many microseconds other machines' clocks are ahead of ours; of those that were asked.
+    pub fn clocks(&self, ahead: BTreeMap<MachineId, i64>) {
+        *self.clocks.lock().unwrap_or_else(PoisonError::into_inner) = ahead;
+    }
+
+    pub fn clocks_ahead(&self) -> BTreeMap<MachineId, i64> {
+        self.clocks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// There is a certificate; the first call counts.

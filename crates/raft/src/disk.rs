@@ -253,7 +253,8 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// Moves the store away, whole, to a folder beside it, `DIR.damaged-1` or the next number that is free; that
-/// folder.
+/// folder. Where nothing beside it can be written, since it is a mount of its own or the daemon may write
+/// nowhere else, its files go to a folder in it, `DIR/damaged-1`.
 pub fn set_aside(dir: &Path) -> io::Result<PathBuf> {
     let mut number = 1;
     loop {
@@ -264,7 +265,11 @@ pub fn set_aside(dir: &Path) -> io::Result<PathBuf> {
             number += 1;
             continue;
         }
-        fs::rename(dir, &place)?;
+        match fs::rename(dir, &place) {
+            Ok(()) => {}
+            Err(error) if STAYS.contains(&error.kind()) => return set_aside_within(dir),
+            Err(error) => return Err(error),
+        }
         let parent = match dir.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -272,6 +277,37 @@ pub fn set_aside(dir: &Path) -> io::Result<PathBuf> {
         File::open(parent)?.sync_all()?;
         return Ok(place);
     }
+}
+
+/// What the kernel says of a folder that cannot be moved, though the files in it can.
+const STAYS: [io::ErrorKind; 4] = [
+    io::ErrorKind::ResourceBusy,
+    io::ErrorKind::ReadOnlyFilesystem,
+    io::ErrorKind::PermissionDenied,
+    io::ErrorKind::CrossesDevices,
+];
+const ASIDE: &str = "damaged-";
+
+/// Stopped half-way it leaves a store that is damaged still, and is set aside at the next start.
+fn set_aside_within(dir: &Path) -> io::Result<PathBuf> {
+    let mut numbers = 1..;
+    let place = numbers.find_map(|number| {
+        let place = dir.join(format!("{ASIDE}{number}"));
+        (!place.exists()).then_some(place)
+    });
+    let place = place.ok_or(io::ErrorKind::StorageFull)?;
+    fs::create_dir(&place)?;
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        // What was set aside before stays; so does the file system's own.
+        let stays = name.to_str().is_some_and(|name| name.starts_with(ASIDE) || name == "lost+found");
+        if !stays {
+            fs::rename(dir.join(&name), place.join(&name))?;
+        }
+    }
+    File::open(&place)?.sync_all()?;
+    File::open(dir)?.sync_all()?;
+    Ok(place)
 }
 
 /// The first I/O error, kept: after it nothing more is tried.
@@ -299,5 +335,24 @@ impl Failure {
                 first
             });
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_cannot_be_moved_is_set_aside_within() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Disk::open(dir.path(), EngineKind::Sled, FlushMode::Inline).unwrap();
+        let nonce = open().nonce().unwrap();
+        let first = set_aside_within(dir.path()).unwrap();
+        assert_eq!(first, dir.path().join("damaged-1"));
+        assert_ne!(open().nonce().unwrap(), nonce, "a new life");
+        let second = set_aside_within(dir.path()).unwrap();
+        assert_eq!(second, dir.path().join("damaged-2"));
+        assert!(first.join("LOCK").exists() && second.join("LOCK").exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 }

@@ -215,6 +215,7 @@ fn told(machine: &MachineId, question: &Question) -> Result<Words, String> {
             )
         }
         Question::Status { unit } => format!("0\n● {unit} on {machine}\n"),
+        Question::Clock => coreinitd::clocks::answer(),
     };
     Ok(Box::pin(futures::stream::iter([Ok(text.into())])))
 }

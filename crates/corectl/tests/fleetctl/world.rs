@@ -104,6 +104,7 @@ impl World {
                         format!("{unit} on {}: {lines} {output} {follow}\n", machine.short())
                     }
                     Question::Status { unit } => format!("3\n○ {unit} on {}\n", machine.short()),
+                    Question::Clock => coreinitd::clocks::answer(),
                 };
                 Box::pin(async move { Ok(Box::pin(futures::stream::iter([Ok(text.into())])) as http::Words) })
             }),

@@ -1,11 +1,11 @@
 //! What is wrong with the cluster and with this machine though it works, in words that say what to do about
 //! it. For `GET /v1/status`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use cluster::{ClusterState, DesiredState, UnitName};
+use cluster::{ClusterState, DesiredState, MachineId, UnitName};
 use store::{MemberVitals, Role};
 
 use super::Room;
@@ -16,6 +16,8 @@ use super::view::{Snapshot, is_lost};
 const CERTIFICATE_LEFT_MIN: Duration = Duration::from_secs(24 * 3600);
 /// A disk is nearly full when less than this and less than a tenth of it is free.
 const DISK_FREE_MIN: u64 = 1 << 30;
+/// Clocks that are kept by a time service differ by milliseconds.
+const SKEW_SECONDS_MIN: u64 = 2;
 /// Names that are told; more are counted.
 const NAMES_MAX: usize = 3;
 
@@ -26,6 +28,7 @@ pub(super) fn concerns(room: &Room, snapshot: &Snapshot) -> Vec<String> {
     {
         concerns.extend(machines(&snapshot.state));
         concerns.extend(voters(&snapshot.state, &room.parts.store.vitals().members));
+        concerns.extend(clocks(&snapshot.state, &signs.clocks_ahead()));
         concerns.extend(units(snapshot));
     }
     let left =
@@ -51,6 +54,18 @@ fn machines(state: &ClusterState) -> Option<String> {
     let lost: Vec<String> = lost.map(|(_, machine)| machine.info.name.clone()).collect();
     let (names, is) = (names(&lost)?, if lost.len() == 1 { "is" } else { "are" });
     Some(format!("{names} {is} lost, and other machines run their units: see `corectl list-machines`"))
+}
+
+/// Clocks that differ from this machine's.
+fn clocks(state: &ClusterState, ahead: &BTreeMap<MachineId, i64>) -> Option<String> {
+    let wrong = ahead.iter().filter_map(|(id, micros)| {
+        let seconds = micros.unsigned_abs() / 1_000_000;
+        let name = state.machines.get(id).map_or(id.as_str(), |machine| &machine.info.name);
+        let way = if *micros < 0 { "behind" } else { "ahead" };
+        (SKEW_SECONDS_MIN <= seconds).then(|| format!("{name} is {seconds} s {way}"))
+    });
+    let wrong = names(&wrong.collect::<Vec<_>>())?;
+    Some(format!("clocks differ from this machine's: {wrong}; look at their time services (`timedatectl`)"))
 }
 
 /// How many machines may be lost now, where that is fewer than people expect.
@@ -140,7 +155,7 @@ fn names(all: &[String]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use cluster::{Command, MachineId, MachineInfo, Revision};
+    use cluster::{Command, MachineInfo, Revision};
 
     use super::*;
 
@@ -188,6 +203,15 @@ mod tests {
         check(4, 1, None);
         check(3, 2, Some("3 of 5 voters"));
         check(4, 0, None);
+    }
+
+    #[test]
+    fn clocks_that_differ_are_told() {
+        let ahead = [("m2", 1_900_000), ("m3", -61_000_000), ("m4", 7_000_000)];
+        let ahead = ahead.map(|(id, micros)| (MachineId::new(id).unwrap(), micros));
+        let told = clocks(&ClusterState::default(), &BTreeMap::from(ahead)).unwrap();
+        assert!(told.contains("m3 is 61 s behind and m4 is 7 s ahead;"), "{told}");
+        assert_eq!(clocks(&ClusterState::default(), &BTreeMap::new()), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, header};
@@ -15,7 +15,7 @@ use store::{Role, Vitals};
 
 use super::Room;
 use super::error::Refusal;
-use super::prometheus::{family, histogram, in_seconds, one};
+use super::prometheus::{family, histogram, in_seconds, of_machines, one};
 use super::view::current_state;
 
 /// Requests by route, and there by method and status. All three come from short lists, so this stays small;
@@ -178,12 +178,8 @@ fn members(text: &mut String, room: &Room, role: &Role) {
     let help = "On the leader: entries of the log that each member is not known to hold.";
     family(text, "coreinit_member_lag_entries", "gauge", help, lag);
     let silence = room.parts.store.silence();
-    let silence = silence.iter().map(|(machine, silence)| {
-        let millis = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
-        (vec![("machine", machine.to_string())], millis)
-    });
     let help = "On the leader: time since each machine was last heard.";
-    family(text, "coreinit_member_silence_milliseconds", "gauge", help, silence);
+    of_machines(text, "coreinit_member_silence_seconds", help, &silence);
 }
 
 /// What this daemon's rooms tell of themselves.
@@ -203,6 +199,12 @@ fn daemon(text: &mut String, room: &Room) {
         let help = "For how long this machine's certificate is still good.";
         in_seconds(text, "coreinit_certificate_left_seconds", help, left);
     }
+    let ahead = signs.clocks_ahead();
+    let help = "By how much a machine's clock differs from this one's, as the leader, or of the leader.";
+    let ahead: Vec<_> =
+        ahead.iter().map(|(id, micros)| (id, Duration::from_micros(micros.unsigned_abs()))).collect();
+    let ahead = ahead.iter().map(|(id, differs)| (*id, differs));
+    of_machines(text, "coreinit_clock_difference_seconds", help, ahead);
     let gauge = |text: &mut String, name: &str, help: &str, value: &AtomicU64| {
         family(text, name, "gauge", help, one(value.load(Ordering::Relaxed)));
     };

@@ -5,6 +5,7 @@
 //! nor how the state is kept. Called by the daemon's `run`.
 
 mod concerns;
+mod connection;
 mod error;
 mod events;
 mod feed;
@@ -47,10 +48,16 @@ use view::Placement;
 
 pub use handed_over::handed_over;
 pub use journal::{AskMachine, JOURNALS_MAX, Question, Words};
-pub use listen::{Door, ListenError, SOCKET_GROUP, bind, bind_tcp};
+pub use listen::{DOORS_MAX, Door, ListenError, SOCKET_GROUP, bind, bind_tcp};
 
 /// Of one whole request: a batch of several hundred ordinary unit files, or some of the largest.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
+
+/// Bodies that are being received, all together: as many of the largest as one client sends.
+const BODIES_BYTES_MAX: usize = 64 << 20;
+
+/// A body that is not there by then is not waited for any longer; the largest needs 5 Mbit/s.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A write outlives an election (some seconds at most) and then some; longer, and people think that it hangs.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(10);
@@ -180,10 +187,13 @@ pub async fn run(
     doors: Vec<impl Into<Door>>,
     shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
+    let signs = parts.signs.clone();
     let (router, background) = router(parts);
-    let servers = doors
-        .into_iter()
-        .map(|door| listen::serve(door.into(), router.clone(), until(shutdown.clone()), SHUTDOWN_GRACE));
+    let servers = doors.into_iter().take(listen::DOORS_MAX).map(|door| {
+        let (router, signs) = (router.clone(), signs.clone());
+        let stop = until(shutdown.clone());
+        listen::serve(door.into(), router, signs, listen::LIMITS, stop, SHUTDOWN_GRACE)
+    });
     tokio::join!(background.run(until(shutdown.clone())), futures::future::join_all(servers));
     Ok(())
 }

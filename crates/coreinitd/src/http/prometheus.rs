@@ -50,6 +50,19 @@ pub(super) fn in_seconds(text: &mut String, name: &str, help: &str, value: Durat
     let _ = writeln!(text, "{name} {}", seconds(value));
 }
 
+/// A value in seconds for each machine.
+pub(super) fn of_machines<'a>(
+    text: &mut String,
+    name: &str,
+    help: &str,
+    values: impl IntoIterator<Item = (&'a cluster::MachineId, &'a Duration)>,
+) {
+    head(text, name, "gauge", help);
+    for (machine, value) in values {
+        let _ = writeln!(text, "{name}{{machine=\"{}\"}} {}", escaped(machine.as_str()), seconds(*value));
+    }
+}
+
 fn head(text: &mut String, name: &str, kind: &str, help: &str) {
     text.extend(["# HELP ", name, " ", help, "\n# TYPE ", name, " ", kind, "\n"]);
 }

@@ -54,7 +54,7 @@ async fn what_stands_and_what_was_asked() {
         "coreinit_raft_term 1",
         r#"coreinit_leader{machine="m1"} 1"#,
         r#"coreinit_member_lag_entries{machine="m1",votes="1"} 0"#,
-        r#"coreinit_member_silence_milliseconds{machine="m1"} 0"#,
+        r#"coreinit_member_silence_seconds{machine="m1"} 0"#,
         r#"coreinit_reconcile_seconds_bucket{le="+Inf"} 0"#,
         "coreinit_schedule_seconds_count 0",
         "coreinit_healthy 1",
