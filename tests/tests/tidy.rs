@@ -45,12 +45,13 @@ fn words(source: &Source, words: &[&str], why: &str) -> Vec<String> {
 const ARROWS: &[(&str, &[&str])] = &[
     ("cluster", &[]),
     ("store", &["cluster"]),
-    ("raft", &["store", "cluster"]),
-    ("identity", &["raft", "cluster"]),
+    ("guests", &[]),
+    ("raft", &["store", "guests", "cluster"]),
+    ("identity", &["raft", "guests", "cluster"]),
     ("etcd-compat", &["store", "cluster"]),
     ("api", &["cluster"]),
     ("corectl", &["api", "cluster", "etcd-compat"]),
-    ("coreinitd", &["raft", "identity", "etcd-compat", "api", "store", "cluster"]),
+    ("coreinitd", &["raft", "identity", "etcd-compat", "api", "store", "guests", "cluster"]),
 ];
 
 /// A library, the crate that may depend on it, and the folders that may name it.

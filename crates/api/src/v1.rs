@@ -59,6 +59,10 @@ pub struct Status {
     /// do about it; `None` when nothing does.
     #[serde(default)]
     pub trouble: Option<String>,
+    /// What is wrong though the cluster works, or will be soon, and what to do about it, for people: machines
+    /// that are lost, units that failed, too few voters, a full disk.
+    #[serde(default)]
+    pub concerns: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -69,6 +69,7 @@ fn render(status: &Status) -> String {
         ("Machine:", status.machine.to_string()),
         ("Role:", role.into()),
         ("Leader:", or_dash(status.leader.as_ref().map(|leader| leader.to_string()))),
+        ("Voters:", or_dash(status.voters.map(|voters| voters.to_string()))),
         ("Revision:", status.revision.to_string()),
         ("Version:", status.version.clone()),
     ];
@@ -76,6 +77,11 @@ fn render(status: &Status) -> String {
         let since =
             status.leaderless_seconds.map(|seconds| format!(" (for {seconds} s)")).unwrap_or_default();
         rows.push(("Trouble:", format!("{trouble}{since}")));
+    }
+    let labels = std::iter::once("Attention:").chain(std::iter::repeat(""));
+    rows.extend(labels.zip(&status.concerns).map(|(label, concern)| (label, concern.clone())));
+    if status.trouble.is_none() && status.concerns.is_empty() {
+        rows.push(("Health:", "good".into()));
     }
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name.into(), value]).collect();
     output::table(None, &rows)

@@ -9,6 +9,8 @@ use store::{ProposeError, Role, Store};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::signs::Signs;
+
 /// How often the silence of machines is looked at.
 const TICK: Duration = Duration::from_millis(250);
 /// A proposal of the leader's is made to its own log: longer than this, and there is no quorum.
@@ -17,16 +19,24 @@ const PROPOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const DECISIONS_MAX: usize = 1000;
 
 /// Runs until `stop`. While another machine leads, it only waits.
-pub async fn run(store: Arc<dyn Store>, machine_lost_after: Duration, mut stop: watch::Receiver<bool>) {
+pub async fn run(
+    store: Arc<dyn Store>,
+    machine_lost_after: Duration,
+    signs: Arc<Signs>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut state = store.state();
     let mut role = store.role();
     let mut scheduler = Scheduler::default();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        signs.leader.beat();
         if matches!(*role.borrow_and_update(), Role::Leader { .. }) {
             let now = state.borrow_and_update().clone();
+            let begun = Instant::now();
             let decided = decide(&mut scheduler, &now, &store.silence(), machine_lost_after);
+            signs.schedule.add(begun.elapsed());
             for commands in decided.chunks(DECISIONS_MAX) {
                 tokio::select! {
                     // Not resumed when cancelled: the next leader decides anew.
@@ -70,14 +80,15 @@ fn decide(
     if !commands.is_empty() {
         return commands;
     }
+    let revision = state.revision.0;
     let schedule = scheduler.schedule(state);
     for decision in &schedule.decisions {
         match decision {
-            Decision::Assign { unit, machine, reason, .. } => {
-                tracing::info!(%unit, %machine, "{unit} goes to {machine}: {reason}")
+            Decision::Assign { unit, machine, generation, reason } => {
+                tracing::info!(%unit, %machine, %generation, revision, "{unit} goes to {machine}: {reason}")
             }
             Decision::Unassign { unit, machine, reason } => {
-                tracing::info!(%unit, %machine, "{unit} leaves {machine}: {reason}")
+                tracing::info!(%unit, %machine, revision, "{unit} leaves {machine}: {reason}")
             }
             Decision::Forget { unit, machine } => {
                 tracing::debug!(%unit, %machine, "{unit} on {machine} is forgotten")

@@ -1,6 +1,10 @@
 //! `coreinitd`: reads what it was told, and runs until it is told to stop.
 
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
@@ -10,7 +14,10 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-fn main() -> std::process::ExitCode {
+/// `journalctl COREINIT_UNIT=hello.service` is all that was said of a unit.
+const FIELD_PREFIX: &str = "COREINIT";
+
+fn main() -> ExitCode {
     let flags = Flags::parse();
     if let Some(dir) = &flags.check_store {
         return coreinitd::run::check_store(dir, flags.engine.unwrap_or_default()).into();
@@ -19,21 +26,15 @@ fn main() -> std::process::ExitCode {
         return match migrate(flags, to) {
             Ok(said) => {
                 println!("{said}");
-                std::process::ExitCode::SUCCESS
+                ExitCode::SUCCESS
             }
-            Err(error) => {
-                eprintln!("coreinitd: {error:#}");
-                std::process::ExitCode::FAILURE
-            }
+            Err(error) => complain(&error),
         };
     }
     match start(&flags) {
-        Ok(Ended::Stopped) => std::process::ExitCode::SUCCESS,
+        Ok(Ended::Stopped) => ExitCode::SUCCESS,
         Ok(Ended::Anew) => again(),
-        Err(error) => {
-            eprintln!("coreinitd: {error:#}");
-            std::process::ExitCode::FAILURE
-        }
+        Err(error) => complain(&error),
     }
 }
 
@@ -72,13 +73,32 @@ fn migrate(mut flags: Flags, to: Backend) -> anyhow::Result<String> {
     runtime.block_on(coreinitd::migrate::migrate(&config, &etcd, to))
 }
 
+/// systemd.exec(5): `JOURNAL_STREAM` names the journal's end by device and inode. It is inherited, so that a
+/// standard error which was sent elsewhere since is told from it by the same numbers.
+fn stderr_is_journal() -> bool {
+    let named = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    let own = std::io::stderr().as_fd().try_clone_to_owned().map(File::from);
+    let own = own.and_then(|stderr| stderr.metadata());
+    own.is_ok_and(|own| named == format!("{}:{}", own.dev(), own.ino()))
+}
+
+/// The last words, which the journal keeps as an error (sd-daemon(3)).
+fn complain(error: &anyhow::Error) -> ExitCode {
+    let priority = if stderr_is_journal() { "<3>" } else { "" };
+    eprintln!("{priority}coreinitd: {error:#}");
+    ExitCode::FAILURE
+}
+
 /// To the journal with fields when systemd started us, else to standard error.
 fn log_to(filter: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter)?;
     let registry = tracing_subscriber::registry().with(filter);
-    let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
+    let journal = stderr_is_journal().then(tracing_journald::layer).and_then(Result::ok);
     match journal {
-        Some(journal) => registry.with(journal.with_syslog_identifier("coreinitd".into())).init(),
+        Some(journal) => {
+            let journal = journal.with_syslog_identifier("coreinitd".into());
+            registry.with(journal.with_field_prefix(Some(FIELD_PREFIX.into()))).init();
+        }
         None => registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr)).init(),
     }
     Ok(())

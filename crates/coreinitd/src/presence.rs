@@ -9,6 +9,8 @@ use store::Store;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::signs::Signs;
+
 /// How often the leader hears from this machine; a machine is lost after several of them.
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -17,12 +19,14 @@ pub async fn run(
     store: Arc<dyn Store>,
     machine: MachineId,
     info: MachineInfo,
+    signs: Arc<Signs>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut role, mut state) = (store.role(), store.state());
     loop {
+        signs.presence.beat();
         let work = async {
             let deadline = Instant::now() + INTERVAL;
             // Silence is how the leader learns of trouble; the next beat is the retry.

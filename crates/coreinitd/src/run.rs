@@ -20,8 +20,9 @@ use tokio::task::JoinSet;
 
 use crate::by_hand::{self, Anew, ByHand, Closed};
 use crate::config::{Config, Engine, Etcd};
+use crate::signs::Signs;
 use crate::systemd::{DBus, UnitManager};
-use crate::{agent, asking, capacity, http, leader, leave, presence, trust};
+use crate::{agent, asking, capacity, clocks, disk_watch, http, leader, leave, presence, trust};
 
 /// The work of handing over the lead is given so long at a planned stop.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -52,14 +53,16 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
         tracing::warn!("{note}");
     }
     let (stop, stopping) = watch::channel(false);
-    let keys = keys(&config, &stopping)?;
+    let signs = Arc::new(Signs::new(&config));
+    let keys = keys(&config, &signs, &stopping)?;
     let backend = match &config.etcd {
         None => on_raft(&config, &version, keys.as_ref(), &stopping).await?,
         Some(etcd) => on_etcd(&config, etcd, &stopping)?,
     };
     let units = DBus::connect(config.bus.clone(), config.units_dir()).await;
     let units = Arc::new(units.context("cannot reach systemd over D-Bus; is dbus running?")?);
-    serve(config, version, backend, keys.map(|(_, keyring)| keyring), units, stop).await
+    let keyring = keys.map(|(_, keyring)| keyring);
+    serve(config, version, backend, keyring, units, signs, stop).await
 }
 
 /// Where the cluster's state is kept, and what only that can do.
@@ -145,7 +148,11 @@ fn on_etcd(config: &Config, etcd: &Etcd, stopping: &watch::Receiver<bool>) -> an
 }
 
 /// What this machine and the others know each other by: the cluster's secret, and the keys that follow from it.
-fn keys(config: &Config, stopping: &watch::Receiver<bool>) -> anyhow::Result<Option<(Secret, Arc<Keyring>)>> {
+fn keys(
+    config: &Config,
+    signs: &Signs,
+    stopping: &watch::Receiver<bool>,
+) -> anyhow::Result<Option<(Secret, Arc<Keyring>)>> {
     let secret = match (&config.cluster_secret_file, &config.trust) {
         (Some(path), _) => Secret::read(path).context("cannot use cluster_secret_file")?,
         (None, Some(trust)) => {
@@ -155,6 +162,8 @@ fn keys(config: &Config, stopping: &watch::Receiver<bool>) -> anyhow::Result<Opt
         (None, None) => return Ok(None),
     };
     let keyring = Keyring::new(Authority::of(&secret)?, config.machine.clone())?;
+    let shown = keyring.clone();
+    signs.certificate(Box::new(move || shown.ends()));
     let (fresh, mut stopping) = (keyring.clone(), stopping.clone());
     tokio::spawn(async move {
         tokio::select! {
@@ -189,6 +198,7 @@ async fn serve(
     backend: Backend,
     keyring: Option<Arc<Keyring>>,
     units: Arc<dyn UnitManager>,
+    signs: Arc<Signs>,
     stop: watch::Sender<bool>,
 ) -> anyhow::Result<Ended> {
     let stopping = stop.subscribe();
@@ -196,10 +206,18 @@ async fn serve(
         backend;
     let mut rooms = JoinSet::new();
     let driver = tokio::spawn(driver);
+    rooms.spawn(clocks::run(
+        dynamic.clone(),
+        config.machine.clone(),
+        ask.clone(),
+        signs.clone(),
+        stopping.clone(),
+    ));
     let parts = http::HttpParts {
         store: dynamic.clone(),
         machine: config.machine.clone(),
         version: version.clone(),
+        signs: signs.clone(),
         init,
         ask,
         membership,
@@ -211,7 +229,8 @@ async fn serve(
             tracing::error!(%error, "the API has failed");
         }
     });
-    rooms.spawn(leader::run(dynamic.clone(), config.machine_lost_after, stopping.clone()));
+    rooms.spawn(leader::run(dynamic.clone(), config.machine_lost_after, signs.clone(), stopping.clone()));
+    rooms.spawn(disk_watch::run(config.data_dir.clone(), signs.clone(), stopping.clone()));
     let capacity = capacity::read(Path::new("/proc"));
     let info = MachineInfo {
         name: config.machine_name.clone(),
@@ -221,13 +240,20 @@ async fn serve(
         memory_bytes: capacity.memory_bytes,
         cpu_millis: capacity.cpu_millis,
     };
-    rooms.spawn(presence::run(dynamic.clone(), config.machine.clone(), info, stopping.clone()));
+    rooms.spawn(presence::run(
+        dynamic.clone(),
+        config.machine.clone(),
+        info,
+        signs.clone(),
+        stopping.clone(),
+    ));
     let marks_dir = config.runtime_dir.join("done");
     let parts = agent::AgentParts {
         machine: config.machine.clone(),
         store: dynamic.clone(),
         units: units.clone(),
         marks_dir: marks_dir.clone(),
+        signs,
     };
     // The agent may have to end before the others.
     let (stop_agent, agent_stopping) = watch::channel(false);
@@ -301,6 +327,12 @@ async fn doors(config: &Config, keyring: Option<&Arc<Keyring>>) -> anyhow::Resul
             doors.push(http::bind_tcp(address).await?.into());
         }
     }
+    ensure!(
+        doors.len() <= http::DOORS_MAX,
+        "the API is to be served on {} sockets, and {} are the most",
+        doors.len(),
+        http::DOORS_MAX
+    );
     for address in doors.iter().filter_map(http::Door::tcp_address) {
         if !address.ip().to_canonical().is_loopback() {
             ensure!(

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use cluster::MachineId;
 use rustls::client::ResolvesClientCert;
@@ -31,6 +31,7 @@ pub struct Keyring {
 
 struct Current {
     certified: Arc<CertifiedKey>,
+    ends: OffsetDateTime,
     renew_at: OffsetDateTime,
 }
 
@@ -63,6 +64,11 @@ impl Keyring {
                 tracing::error!(%error, "this machine's certificate was not renewed; it is tried again");
             }
         }
+    }
+
+    /// When the certificate of the moment ends.
+    pub fn ends(&self) -> SystemTime {
+        self.now.read().unwrap_or_else(PoisonError::into_inner).ends.into()
     }
 
     fn is_due(&self, at: OffsetDateTime) -> bool {
@@ -109,11 +115,6 @@ impl Keyring {
         Arc::new(config)
     }
 
-    /// Of the cluster: what its tokens name, and what its people know it by.
-    pub fn authority(&self) -> &Authority {
-        &self.authority
-    }
-
     /// For the calling side.
     pub(crate) fn client_config(self: &Arc<Keyring>) -> Arc<ClientConfig> {
         let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
@@ -137,7 +138,7 @@ fn current(
     // At a random moment between half and four fifths of its life, so that a cluster that was started at one
     // moment does not renew at one moment.
     let share = 0.5 + 0.3 * chance();
-    Ok(Current { certified, renew_at: issued.not_after - lifetime * (1.0 - share) })
+    Ok(Current { certified, ends: issued.not_after, renew_at: issued.not_after - lifetime * (1.0 - share) })
 }
 
 /// Between 0 and 1.

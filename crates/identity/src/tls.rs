@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use guests::{Guest, Guests, Limits, Pace};
 use raft::{BoxStream, Caller, Listener, Transport};
 use rustls::pki_types::ServerName;
 use rustls::server::Acceptor;
@@ -20,8 +21,13 @@ use crate::keyring::Keyring;
 
 /// Whoever has not shown a certificate by then is let go.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Handshakes under way at a time. More callers wait in the kernel's queue.
-const HANDSHAKES_MAX: usize = 64;
+/// Handshakes under way at a time; with more, those that have waited the longest are let go.
+const HANDSHAKES_MAX: usize = 256;
+/// Of them, from one address. A machine has a few connections to each other, and makes them one by one.
+const HANDSHAKES_FROM_ONE_MAX: usize = 32;
+/// From one address: each costs this machine a millisecond, and a stranger next to nothing. Machines keep
+/// their connections; only people who read many journals make more than a few a second.
+const HANDSHAKES_PACE: Pace = Pace { burst: 200, per_second: 100 };
 /// After an accept that failed, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -89,23 +95,32 @@ impl Listener for TlsListener {
 
 /// Takes connections and shakes hands with all at once, so that one that is slow or silent holds up nobody.
 async fn accept(listener: TcpListener, door: Arc<Door>) {
+    let guests = Guests::new(Limits {
+        inside_max: HANDSHAKES_MAX,
+        from_one_max: HANDSHAKES_FROM_ONE_MAX,
+        pace: Some(HANDSHAKES_PACE),
+    });
     let mut handshakes = JoinSet::new();
     loop {
         let taken = tokio::select! {
             // Cancel-safe: an accept that is cancelled loses no connection.
-            taken = listener.accept(), if handshakes.len() < HANDSHAKES_MAX => taken,
+            taken = listener.accept() => taken,
             // Cancel-safe: only collects what has ended.
             Some(_) = handshakes.join_next() => continue,
         };
         match taken {
             Ok((stream, from)) => {
+                let Some(guest) = guests.admit(Some(from.ip())) else {
+                    // Without a farewell, which the kernel would have to remember for a minute.
+                    let _ = stream.set_zero_linger();
+                    continue;
+                };
                 let door = door.clone();
                 handshakes.spawn(async move {
-                    let known = tokio::time::timeout(HANDSHAKE_TIMEOUT, door.greet(stream)).await;
-                    match known.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                        Ok(Guest::Member(stream, caller)) => drop(door.accepted.send((stream, caller)).await),
+                    match door.known_in_time(stream, &guest).await {
+                        Ok(Known::Member(stream, caller)) => drop(door.accepted.send((stream, caller)).await),
                         // Whoever finds it full asks again.
-                        Ok(Guest::Joiner(stream)) => drop(door.joiners.as_ref().map(|j| j.try_send(stream))),
+                        Ok(Known::Joiner(stream)) => drop(door.joiners.as_ref().map(|j| j.try_send(stream))),
                         // Whoever wants to can make any number of these.
                         Err(error) => tracing::debug!(%from, %error, "a caller was not let in"),
                     }
@@ -120,7 +135,7 @@ async fn accept(listener: TcpListener, door: Arc<Door>) {
 }
 
 /// Who was let in.
-enum Guest {
+enum Known {
     Member(BoxStream, Caller),
     Joiner(Joiner),
 }
@@ -134,18 +149,31 @@ struct Door {
 }
 
 impl Door {
-    async fn greet(&self, stream: TcpStream) -> io::Result<Guest> {
+    async fn known_in_time(&self, stream: TcpStream, guest: &Guest) -> io::Result<Known> {
+        let known = async {
+            tokio::select! {
+                // Not resumed when cancelled: the connection ends with it.
+                known = self.greet(stream) => known,
+                // Cancel-safe: only waits.
+                () = guest.asked_to_leave() => Err(io::ErrorKind::ConnectionAborted.into()),
+            }
+        };
+        let known = tokio::time::timeout(HANDSHAKE_TIMEOUT, known).await;
+        known.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    async fn greet(&self, stream: TcpStream) -> io::Result<Known> {
         stream.set_nodelay(true)?;
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         let wants_in = hello.client_hello().alpn().is_some_and(|mut all| all.any(|one| one == JOIN_PROTOCOL));
         if wants_in && self.joiners.is_some() {
-            return Ok(Guest::Joiner(Box::new(hello.into_stream(self.joining.clone()).await?)));
+            return Ok(Known::Joiner(Box::new(hello.into_stream(self.joining.clone()).await?)));
         }
         let stream = hello.into_stream(self.members.clone()).await?;
         let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let machine = shown.and_then(machine_of);
         let machine = machine.ok_or_else(|| io::Error::other("its certificate is no machine's"))?;
-        Ok(Guest::Member(Box::new(stream), Caller::Machine(machine)))
+        Ok(Known::Member(Box::new(stream), Caller::Machine(machine)))
     }
 }
 
@@ -273,12 +301,34 @@ mod tests {
     async fn silent_callers_hold_up_nobody() {
         let (address, _callers, _serving) = echo(&tls(1, "m1")).await;
         let mut silent = Vec::new();
-        for _ in 0..HANDSHAKES_MAX - 1 {
+        // From one address more than may be under way, and fewer than may come at once.
+        for _ in 0..3 * HANDSHAKES_FROM_ONE_MAX {
             silent.push(TcpStream::connect(&address).await.unwrap());
         }
         let begun = tokio::time::Instant::now();
         talk(&tls(1, "m2"), &address).await.unwrap();
         assert!(begun.elapsed() < HANDSHAKE_TIMEOUT, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn whoever_calls_too_often_keeps_nobody_else_out() {
+        let (address, _callers, _serving) = echo(&tls(1, "m1")).await;
+        let mut refused = 0;
+        for _ in 0..3 * HANDSHAKES_PACE.burst {
+            let mut caller = TcpStream::connect(&address).await.unwrap();
+            // Nobody is greeted before saying something; who is refused hears so at once.
+            let heard = tokio::time::timeout(Duration::from_millis(1), caller.read(&mut [0; 1])).await;
+            refused += u32::from(heard.is_ok_and(|heard| heard.is_err()));
+        }
+        assert!(0 < refused, "everybody was let in");
+        let other = tokio::net::TcpSocket::new_v4().unwrap();
+        other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let stream = other.connect(address.parse().unwrap()).await.unwrap();
+        let connector = &tls(1, "m2").connector;
+        let name = ServerName::try_from(SERVER_NAME).unwrap();
+        let mut stream = tokio::time::timeout(LIMIT, connector.connect(name, stream)).await.unwrap().unwrap();
+        stream.write_all(b"ping").await.unwrap();
+        stream.read_exact(&mut [0; 4]).await.unwrap();
     }
 
     #[tokio::test]

@@ -110,6 +110,11 @@ impl Disk {
         self.log.clone()
     }
 
+    /// How long it took until the log's writes were durable.
+    pub fn syncs(&self) -> Arc<store::Histogram> {
+        self.log.syncs()
+    }
+
     pub fn state_machine(&self) -> StateMachine {
         self.machine.clone()
     }
@@ -261,7 +266,8 @@ pub fn set_aside(dir: &Path, what: &str, keep: &[&str]) -> io::Result<PathBuf> {
         let text = name.to_string_lossy();
         let is_aside =
             [ASIDE_DAMAGED, ASIDE_REMOVED].iter().any(|what| text.starts_with(&format!("{what}-")));
-        if !is_aside && !keep.contains(&&*text) {
+        // The last is the file system's own.
+        if !is_aside && !keep.contains(&&*text) && text != "lost+found" {
             entries.push(name);
         }
     }

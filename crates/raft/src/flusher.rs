@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use store::Histogram;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::disk::Failure;
 use crate::engine::Engine;
@@ -65,6 +67,7 @@ struct Sync {
     engine: Arc<dyn Engine>,
     witness: Arc<Witness>,
     failure: Failure,
+    took: Arc<Histogram>,
 }
 
 impl Flusher {
@@ -74,7 +77,7 @@ impl Flusher {
         failure: Failure,
         mode: FlushMode,
     ) -> io::Result<Flusher> {
-        let sync = Arc::new(Sync { engine, witness, failure });
+        let sync = Arc::new(Sync { engine, witness, failure, took: Arc::default() });
         let worker = match mode {
             FlushMode::Inline => Worker::Caller,
             FlushMode::Slow { seed } => {
@@ -108,6 +111,11 @@ impl Flusher {
                 }
             }
         }
+    }
+
+    /// How long each sync took.
+    pub fn took(&self) -> Arc<Histogram> {
+        self.sync.took.clone()
     }
 
     /// Waits until everything that was written before is durable.
@@ -156,10 +164,12 @@ impl Sync {
 
     fn carry_out(&self, jobs: Vec<Job>) {
         let Some(claim) = jobs.last().map(|job| job.claim.clone()) else { return };
+        let begun = Instant::now();
         let synced = self.failure.guard("syncing the log", || {
             self.engine.sync()?;
             self.witness.raise(claim)
         });
+        self.took.add(begun.elapsed());
         for job in jobs {
             (job.done)(match &synced {
                 Ok(()) => Ok(()),

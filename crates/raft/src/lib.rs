@@ -29,6 +29,7 @@ pub mod state_machine;
 mod transport;
 mod twin;
 pub mod types;
+mod vitals;
 mod witness;
 
 pub use disk::{ASIDE_DAMAGED, ASIDE_REMOVED, Disk, DiskError, FlushMode, Founder, Identity, set_aside};

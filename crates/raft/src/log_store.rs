@@ -61,6 +61,11 @@ impl LogStore {
         LogStore { log: Arc::new(Log { engine, witness, flusher, failure, now: Mutex::new(now) }) }
     }
 
+    /// How long it took until writes were durable.
+    pub fn syncs(&self) -> Arc<store::Histogram> {
+        self.log.flusher.took()
+    }
+
     fn now(&self) -> MutexGuard<'_, Claim> {
         self.log.now.lock().expect("no holder of this lock panics")
     }

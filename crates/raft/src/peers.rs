@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use crate::codec;
 use crate::message::{Envelope, Hello, Refusal, Response};
 use crate::transport::Transport;
+use crate::vitals::CallErrors;
 
 /// The largest body taken from or given to a peer: a snapshot of a cluster far larger than any we know.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
@@ -31,6 +32,7 @@ pub struct Peers {
     open: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Option<Sender>>>>>,
     /// Those that are reached and not understood, such as machines with another secret, and why.
     strange: Mutex<BTreeMap<String, String>>,
+    errors: CallErrors,
 }
 
 /// Why a call brought no response.
@@ -48,11 +50,21 @@ pub enum CallError {
 
 impl Peers {
     pub fn new(transport: Arc<dyn Transport>) -> Peers {
-        Peers { transport, open: Mutex::default(), strange: Mutex::default() }
+        Peers { transport, open: Mutex::default(), strange: Mutex::default(), errors: CallErrors::default() }
     }
 
     /// Sends one request and waits for its response, `timeout` in all.
     pub async fn call(
+        &self,
+        address: &str,
+        envelope: &Envelope,
+        timeout: Duration,
+    ) -> Result<Response, CallError> {
+        let answer = self.called(address, envelope, timeout).await;
+        answer.inspect_err(|error| self.errors.note(error))
+    }
+
+    async fn called(
         &self,
         address: &str,
         envelope: &Envelope,
@@ -63,6 +75,11 @@ impl Peers {
         let response: Result<Response, Refusal> =
             codec::decode(&bytes).map_err(|source| no_answer(address, source))?;
         response.map_err(|source| CallError::Refused { address: address.into(), source })
+    }
+
+    /// Calls that came to nothing since the start, by kind.
+    pub fn errors(&self) -> Vec<(&'static str, u64)> {
+        self.errors.counts()
     }
 
     /// Asks who listens there, and tells it who asks.

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod histogram;
 mod memory;
 mod size;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub use histogram::{Histogram, STEPS_MICROS};
 pub use memory::MemoryStore;
 pub use size::{PROPOSAL_BYTES_MAX, proposal_bytes};
 
@@ -45,6 +47,11 @@ pub trait Store: Send + Sync + 'static {
     /// Who votes, and how far this machine is; `None` while that is not known, or where nobody votes.
     fn voting(&self) -> Option<Voting> {
         None
+    }
+
+    /// How the store fares, for those who watch from outside.
+    fn vitals(&self) -> Vitals {
+        Vitals::default()
     }
 
     /// Why there is no leader while there is none, for people.
@@ -117,6 +124,39 @@ pub struct Member {
     pub lag: Option<u64>,
     /// Since the leader last heard it.
     pub silence: Duration,
+}
+
+/// How a store fares. What a store does not have stays empty.
+#[derive(Clone, Debug, Default)]
+pub struct Vitals {
+    /// The log, where there is one.
+    pub log: Option<LogVitals>,
+    /// The members of the cluster, in the order in which they came.
+    pub members: Vec<MemberVitals>,
+    /// How long the log's writes took to be durable.
+    pub syncs: Option<Arc<Histogram>>,
+    /// Calls to other machines that came to nothing, by kind.
+    pub call_errors: Vec<(&'static str, u64)>,
+    /// What failed, once nothing can be written any more.
+    pub failure: Option<String>,
+}
+
+/// `applied <= committed <= last`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogVitals {
+    pub term: u64,
+    pub last_index: u64,
+    pub committed_index: u64,
+    pub applied_index: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberVitals {
+    pub machine: MachineId,
+    pub votes: bool,
+    /// On the leader: how many entries of the log the member is not known to hold; `None` when nothing is
+    /// known of it, and on other machines.
+    pub lag: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

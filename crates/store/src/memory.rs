@@ -10,7 +10,10 @@ use cluster::{ClusterState, Command, MachineId, Revision};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::{Committed, PROPOSAL_BYTES_MAX, ProposeError, ReadError, Role, Store, Voting, proposal_bytes};
+use crate::{
+    Committed, LogVitals, MemberVitals, PROPOSAL_BYTES_MAX, ProposeError, ReadError, Role, Store, Vitals,
+    Voting, proposal_bytes,
+};
 
 /// Applies every proposal at once, at the next revision.
 pub struct MemoryStore {
@@ -76,6 +79,14 @@ impl Store for MemoryStore {
 
     fn voting(&self) -> Option<Voting> {
         Some(Voting { voters: 1, votes: true, applied_index: self.state.borrow().revision.0 })
+    }
+
+    fn vitals(&self) -> Vitals {
+        let revision = self.state.borrow().revision.0;
+        let log =
+            LogVitals { term: 1, last_index: revision, committed_index: revision, applied_index: revision };
+        let me = MemberVitals { machine: self.machine.clone(), votes: true, lag: Some(0) };
+        Vitals { log: Some(log), members: vec![me], ..Vitals::default() }
     }
 
     async fn here(&self, _deadline: Instant) -> Result<(), ReadError> {

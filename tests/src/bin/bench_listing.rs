@@ -49,6 +49,7 @@ async fn bench(count: usize) {
         store,
         machine: MachineId::new("m0").expect("an id"),
         version: "0".into(),
+        signs: Arc::default(),
         init: Arc::new(|_| async { Err(InitError::Exists { id: "c".into() }) }.boxed()),
         ask: Arc::new(|_, _| async { Err("there is no other machine".into()) }.boxed()),
         membership: None,

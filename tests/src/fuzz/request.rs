@@ -215,6 +215,7 @@ fn parts(store: &Arc<MemoryStore>) -> HttpParts {
         store: store.clone(),
         machine: machine("m1"),
         version: "1".into(),
+        signs: Arc::default(),
         init: Arc::new(init),
         ask: Arc::new(ask),
         membership: None,

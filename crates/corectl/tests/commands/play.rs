@@ -60,6 +60,7 @@ impl Play {
             store: self.store.clone(),
             machine: id("m1"),
             version: "1".into(),
+            signs: Arc::default(),
             ask: Arc::new(|machine, question| Box::pin(async move { told(&machine, &question) })),
             init: Arc::new(|_| Box::pin(async { Err(InitError::Exists { id: "c1".into() }) })),
             membership: None,
@@ -216,6 +217,7 @@ fn told(machine: &MachineId, question: &Question) -> Result<Words, String> {
             )
         }
         Question::Status { unit } => format!("0\n● {unit} on {machine}\n"),
+        Question::Clock => coreinitd::clocks::answer(),
     };
     Ok(Box::pin(futures::stream::iter([Ok(text.into())])))
 }

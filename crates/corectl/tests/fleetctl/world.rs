@@ -81,15 +81,22 @@ impl World {
                 store: store.clone(),
                 units: Arc::new(systemd),
                 marks_dir: dir.path().join(format!("marks-{name}")),
+                signs: Arc::default(),
             };
             rooms.spawn(coreinitd::agent::run(parts, stopping.clone()));
         }
-        rooms.spawn(coreinitd::leader::run(store.clone(), Duration::from_secs(3600), stopping.clone()));
+        rooms.spawn(coreinitd::leader::run(
+            store.clone(),
+            Duration::from_secs(3600),
+            Arc::default(),
+            stopping.clone(),
+        ));
         let socket = http::bind(&dir.path().join("fleet.sock")).await.unwrap();
         let parts = HttpParts {
             store: store.clone(),
             machine: MachineId::new(MACHINES[0].1).unwrap(),
             version: "1".into(),
+            signs: Arc::default(),
             init: Arc::new(|_| Box::pin(async { Err(InitError::Exists { id: "c1".into() }) })),
             ask: Arc::new(|machine, question| {
                 let text = match question {
@@ -97,6 +104,7 @@ impl World {
                         format!("{unit} on {}: {lines} {output} {follow}\n", machine.short())
                     }
                     Question::Status { unit } => format!("3\n○ {unit} on {}\n", machine.short()),
+                    Question::Clock => coreinitd::clocks::answer(),
                 };
                 Box::pin(async move { Ok(Box::pin(futures::stream::iter([Ok(text.into())])) as http::Words) })
             }),

@@ -174,7 +174,11 @@ impl Jobs {
         }
         self.under_way.remove(&unit);
         let generation = job.generation.map(|generation| generation.0);
-        tracing::info!(%unit, generation, kind = ?job.kind, ?end, "job ended");
+        let what = match job.kind {
+            JobKind::Start => "start",
+            JobKind::Stop => "stop",
+        };
+        tracing::info!(%unit, generation, kind = what, ?end, "{what} of {unit} has ended: {end:?}");
         let reason = failure.as_ref().map(|failure| failure.reason.clone()).unwrap_or_default();
         if let Some(failure) = failure {
             self.failures.insert(unit.clone(), Known { failure, of_job: true });

@@ -23,6 +23,7 @@ use store::Store;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::signs::Signs;
 use crate::systemd::UnitManager;
 use pace::Pace;
 use round::Agent;
@@ -41,6 +42,7 @@ pub struct AgentParts {
     pub units: Arc<dyn UnitManager>,
     /// Where it notes what it has done, for as long as the machine is up.
     pub marks_dir: PathBuf,
+    pub signs: Arc<Signs>,
 }
 
 /// Runs until `stop`, or until the store has gone.
@@ -53,12 +55,14 @@ pub async fn run(parts: AgentParts, mut stop: watch::Receiver<bool>) {
 }
 
 async fn work(parts: AgentParts) {
-    let Some(known) = first_read(&*parts.store).await else { return };
+    let Some(known) = first_read(&*parts.store, &parts.signs).await else { return };
     let (mut state, mut role) = (parts.store.state(), parts.store.role());
     let mut hints = parts.units.changed();
+    let signs = parts.signs.clone();
     let mut agent = Agent::new(parts);
     let (mut pace, mut full_at) = (Pace::new(), Instant::now());
     loop {
+        signs.agent.beat();
         let begun = Instant::now();
         let full = full_at <= begun;
         hints.borrow_and_update();
@@ -68,6 +72,7 @@ async fn work(parts: AgentParts) {
         if known <= now.revision && now.cluster.is_some() {
             match agent.round(&now, full).await {
                 Ok(due) => {
+                    signs.systemd(None);
                     if full {
                         full_at = begun + SLOW_PASS;
                     }
@@ -75,11 +80,13 @@ async fn work(parts: AgentParts) {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "systemd cannot be driven now");
+                    signs.systemd(Some(error.to_string()));
                     full_at = begun;
                     wake_at = Instant::now() + RETRY;
                 }
             }
         }
+        signs.reconcile.add(begun.elapsed());
         pace.took(begun);
         tokio::select! {
             // Cancel-safe: all of these only wait, and an end that was received is noted at once.
@@ -98,9 +105,10 @@ async fn work(parts: AgentParts) {
 }
 
 /// Waits until the cluster vouches for its state once; `None` when the store has gone.
-async fn first_read(store: &dyn Store) -> Option<Revision> {
+async fn first_read(store: &dyn Store, signs: &Signs) -> Option<Revision> {
     let (mut state, mut role) = (store.state(), store.role());
     loop {
+        signs.agent.beat();
         match store.read(Instant::now() + READ_TIMEOUT).await {
             Ok(read) => return Some(read.revision),
             Err(error) => {

@@ -39,7 +39,7 @@ pub struct Stuck {
 
 impl Agent {
     pub fn new(parts: AgentParts) -> Agent {
-        let AgentParts { machine, store, units, marks_dir } = parts;
+        let AgentParts { machine, store, units, marks_dir, signs: _ } = parts;
         Agent {
             marks: Marks::open(marks_dir),
             jobs: Jobs::new(units.clone()),

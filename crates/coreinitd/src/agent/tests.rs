@@ -47,6 +47,7 @@ impl World {
             store: self.store.clone(),
             units: Arc::new(self.systemd.clone()),
             marks_dir: self.marks.path().join("done"),
+            signs: Arc::default(),
         };
         let (stop, stopping) = watch::channel(false);
         self.agent = Some((stop, tokio::spawn(run(parts, stopping))));

@@ -31,6 +31,10 @@ pub(super) enum Refusal {
     Invalid(String),
     #[error("the request is larger than the {max} bytes allowed")]
     BodyTooLarge { max: usize },
+    #[error("the request did not come to its end within {} s", super::BODY_TIMEOUT.as_secs())]
+    Slow,
+    #[error("too many large requests at once; try again")]
+    TooManyBodies,
     #[error("{0} event streams are open already, which is the limit")]
     TooManyStreams(usize),
     /// Nothing was changed.
@@ -85,9 +89,11 @@ impl Refusal {
             Refusal::NothingToUpdate => StatusCode::CONFLICT,
             Refusal::Invalid(_) => StatusCode::BAD_REQUEST,
             Refusal::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Refusal::TooManyStreams(_) | Refusal::TooManyJournals(_) | Refusal::NoLeader { .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Refusal::Slow => StatusCode::REQUEST_TIMEOUT,
+            Refusal::TooManyBodies
+            | Refusal::TooManyStreams(_)
+            | Refusal::TooManyJournals(_)
+            | Refusal::NoLeader { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Role { .. }
             | Refusal::ShutOut { .. }
             | Refusal::CertificateReplaced { .. }

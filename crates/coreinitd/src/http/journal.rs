@@ -42,6 +42,8 @@ pub enum Question {
     Journal { unit: UnitName, lines: u32, follow: bool, output: String },
     /// Answered with the exit status on a line of its own, then the text.
     Status { unit: UnitName },
+    /// Answered with the microseconds of Unix time.
+    Clock,
 }
 
 /// An answer as it comes. Dropped, it ends where it is made.

@@ -2,27 +2,27 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use guests::{Guest, Guests, Limits};
 use identity::PeopleTls;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 
 use super::caller::Caller;
+
+use super::connection::{self, Stream};
+use crate::signs::Signs;
 
 /// Whoever is in it may use the API; without such a group, only root may.
 pub const SOCKET_GROUP: &str = "coreinit";
@@ -33,12 +33,19 @@ const SOCKET_MODE: u32 = 0o660;
 /// A daemon that listens takes a connection at once.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Connections at a time, beyond which the next ones wait in the kernel's queue. More than the event streams
-/// allowed, so that streams alone cannot keep other requests out.
+/// Connections of one socket at a time; with more, those make room that have waited the longest without a
+/// request. More than the event streams allowed, so that streams alone cannot keep other requests out.
 const CONNECTIONS_MAX: usize = 1024;
 
-/// For a client that connects and then says nothing, or does not come to the end of its headers.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Of them, from one address. Loopback is everybody on this machine.
+const CONNECTIONS_FROM_ONE_MAX: usize = 256;
+
+/// Of one socket.
+pub(super) const LIMITS: Limits =
+    Limits { inside_max: CONNECTIONS_MAX, from_one_max: CONNECTIONS_FROM_ONE_MAX, pace: None };
+
+/// Sockets that are served; with the limit of each, this is the limit of all connections to the API.
+pub const DOORS_MAX: usize = 16;
 
 /// When connections cannot be taken (no file descriptors are left, say), the next attempt comes after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -155,24 +162,38 @@ fn group_id(groups: &str, name: &str) -> Option<u32> {
 
 /// Serves until `shutdown`; then takes no more connections, lets open requests finish for `grace`, and cuts
 /// off the rest.
-pub(super) async fn serve(door: Door, router: Router, shutdown: impl Future<Output = ()>, grace: Duration) {
+pub(super) async fn serve(
+    door: Door,
+    router: Router,
+    signs: Arc<Signs>,
+    limits: Limits,
+    shutdown: impl Future<Output = ()>,
+    grace: Duration,
+) {
     let mut shutdown = pin!(shutdown);
     let (stopping, _) = watch::channel(false);
-    let limit = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let guests = Guests::new(limits);
     let mut connections = JoinSet::new();
     loop {
-        // All arms are cancel-safe; a permit that was not used is given back.
+        // All arms are cancel-safe.
         let accepted = tokio::select! {
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => continue,
-            accepted = accept(&door, &limit) => accepted,
+            accepted = accept(&door) => accepted,
         };
         match accepted {
-            Ok((came, permit)) => {
-                let connection = connection(came, router.clone(), stopping.subscribe());
+            Ok((came, from)) => {
+                let evicted = guests.evicted();
+                // Whoever finds no place among those that are served is cut off.
+                let Some(guest) = guests.admit(from) else { continue };
+                signs.doors.evicted.fetch_add(guests.evicted() - evicted, Ordering::Relaxed);
+                let (router, stopping, signs) = (router.clone(), stopping.subscribe(), signs.clone());
+                signs.doors.open.fetch_add(1, Ordering::Relaxed);
                 connections.spawn(async move {
-                    connection.await;
-                    drop(permit);
+                    if let Some((stream, caller)) = came.known(&guest, stopping.clone()).await {
+                        connection::serve(stream, caller, router, guest, stopping).await;
+                    }
+                    signs.doors.open.fetch_sub(1, Ordering::Relaxed);
                 });
             }
             Err(error) => {
@@ -193,36 +214,28 @@ pub(super) async fn serve(door: Door, router: Router, shutdown: impl Future<Outp
     }
 }
 
-/// A connection, of whichever kind.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-async fn accept(
-    door: &Door,
-    limit: &Arc<Semaphore>,
-) -> io::Result<(Came, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = limit.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let came = match door {
+/// With the address that places are counted by.
+async fn accept(door: &Door) -> io::Result<(Came, Option<IpAddr>)> {
+    let counted = |from: SocketAddr| Some(from.ip().to_canonical()).filter(|from| !from.is_loopback());
+    Ok(match door {
         Door::Unix(listener) => {
             let stream = listener.accept().await?.0;
             let address = listener.local_addr()?;
             let caller = Caller::of_socket(&stream, address.as_pathname());
-            Came::Known(Box::new(stream), caller)
+            (Came::Known(Box::new(stream), caller), None)
         }
         Door::Tcp(listener) => {
             let (stream, from) = listener.accept().await?;
             // An answer is written in one or two pieces, and none of them should wait for the other.
             stream.set_nodelay(true)?;
-            Came::Known(Box::new(stream), Caller::anonymous(from))
+            (Came::Known(Box::new(stream), Caller::anonymous(from)), counted(from))
         }
         Door::Tls(listener, tls) => {
             let (stream, from) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            Came::Unknown(stream, from, tls.clone())
+            (Came::Unknown(stream, from, tls.clone()), counted(from))
         }
-    };
-    Ok((came, permit))
+    })
 }
 
 /// A connection, and what is known of the caller so far.
@@ -233,54 +246,39 @@ enum Came {
 }
 
 impl Came {
-    async fn known(self) -> Option<(Box<dyn Stream>, Caller)> {
-        match self {
-            Came::Known(stream, caller) => Some((stream, caller)),
-            Came::Unknown(stream, from, tls) => match tls.greet(stream).await {
-                Ok((stream, shown)) => Some((Box::new(stream), Caller::shown(shown, from))),
-                Err(error) => {
-                    // Whoever wants to can make any number of these.
-                    tracing::debug!(%from, %error, "a caller of the API was not let in");
-                    None
-                }
-            },
+    /// `None` for one that shows nothing good, or not before its place is needed.
+    async fn known(
+        self,
+        guest: &Guest,
+        mut stopping: watch::Receiver<bool>,
+    ) -> Option<(Box<dyn Stream>, Caller)> {
+        let (stream, from, tls) = match self {
+            Came::Known(stream, caller) => return Some((stream, caller)),
+            Came::Unknown(stream, from, tls) => (stream, from, tls),
+        };
+        let greeted = tokio::select! {
+            // Not resumed when cancelled: the connection ends with it.
+            greeted = tls.greet(stream) => greeted,
+            // Cancel-safe: both only wait.
+            () = guest.asked_to_leave() => return None,
+            _ = stopping.wait_for(|stop| *stop) => return None,
+        };
+        match greeted {
+            Ok((stream, shown)) => Some((Box::new(stream), Caller::shown(shown, from))),
+            Err(error) => {
+                // Whoever wants to can make any number of these.
+                tracing::debug!(%from, %error, "a caller of the API was not let in");
+                None
+            }
         }
-    }
-}
-
-async fn connection(came: Came, router: Router, mut stopping: watch::Receiver<bool>) {
-    let known = tokio::select! {
-        known = came.known() => known,
-        _ = stopping.wait_for(|stop| *stop) => None,
-    };
-    let Some((stream, caller)) = known else { return };
-    let router = router.map_request(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(caller.clone());
-        request
-    });
-    let mut connection = pin!(
-        http1::Builder::new()
-            .title_case_headers(true)
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-    );
-    let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = stopped => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        // The other side went away, or spoke no HTTP: its own affair.
-        tracing::debug!(%error, "a connection to the API ended early");
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
     use super::*;
 
     #[test]
@@ -289,6 +287,44 @@ mod tests {
         assert_eq!(group_id(text, "coreinit"), Some(998));
         assert_eq!(group_id(text, "fleet"), None);
         assert_eq!(group_id("coreinit:x:many:\n", "coreinit"), None);
+    }
+
+    #[tokio::test]
+    async fn silent_clients_make_room() {
+        let tcp = bind_tcp("127.0.0.1:0").await.unwrap();
+        let address = tcp.local_addr().unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let body = |body: axum::body::Bytes| async move { body };
+        let router = Router::new().route("/", axum::routing::post(body).get(|| async { "here" }));
+        let limits = Limits { inside_max: 9, ..LIMITS };
+        let signs = Arc::new(Signs::default());
+        let stopped = async move { drop(stopped.await) };
+        let served =
+            tokio::spawn(serve(tcp.into(), router, signs.clone(), limits, stopped, Duration::from_secs(5)));
+        let mut silent = Vec::new();
+        for words in ["", "GET / HTTP/1.1\r\nHost: x\r\nX-", "\r\n"].repeat(10) {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(words.as_bytes()).await.unwrap();
+            silent.push(stream);
+        }
+        let begun = tokio::time::Instant::now();
+        let mut asking = TcpStream::connect(address).await.unwrap();
+        asking.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        asking.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("here"), "{answer}");
+        // They would be let go after 10 s anyway.
+        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+        assert_eq!(signs.doors.evicted.load(Ordering::Relaxed), 31 - 9);
+        // The first is cut off, the last is not.
+        let _ = silent[0].read(&mut [0; 1]).await;
+        let mut byte = [0; 1];
+        let last = silent.last_mut().unwrap().read(&mut byte);
+        assert!(timeout(Duration::from_millis(50), last).await.is_err(), "it still has its place");
+        drop(silent);
+        drop(stop);
+        served.await.unwrap();
+        assert_eq!(signs.doors.open.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]

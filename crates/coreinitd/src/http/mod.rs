@@ -9,11 +9,14 @@
 
 mod audit;
 mod caller;
+mod concerns;
+mod connection;
 mod error;
 mod events;
 mod feed;
 mod fleet;
 mod handed_over;
+mod health;
 mod journal;
 mod listen;
 pub(crate) mod membership;
@@ -22,6 +25,7 @@ mod page_token;
 mod patience;
 mod people;
 mod placing;
+mod prometheus;
 mod request;
 mod roles;
 mod v1;
@@ -43,6 +47,7 @@ use futures::future::BoxFuture;
 use store::{Committed, ProposeError, ReadError, Store};
 use tokio::sync::{Semaphore, watch};
 
+use crate::signs::Signs;
 use error::Refusal;
 use feed::{Feed, Follower};
 use metrics::Requests;
@@ -52,12 +57,18 @@ use view::Placement;
 pub use caller::Caller;
 pub use handed_over::handed_over;
 pub use journal::{AskMachine, JOURNALS_MAX, Question, Words};
-pub use listen::{Door, ListenError, SOCKET_GROUP, bind, bind_tcp};
+pub use listen::{DOORS_MAX, Door, ListenError, SOCKET_GROUP, bind, bind_tcp};
 pub use membership::{MadeToken, Membership};
 pub use people::{Access, Inviting, IssuePerson};
 
 /// Of one whole request: a batch of several hundred ordinary unit files, or some of the largest.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
+
+/// Bodies that are being received, all together: as many of the largest as one client sends.
+const BODIES_BYTES_MAX: usize = 64 << 20;
+
+/// A body that is not there by then is not waited for any longer; the largest needs 5 Mbit/s.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A write outlives an election (some seconds at most) and then some; longer, and people think that it hangs.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(10);
@@ -75,6 +86,8 @@ pub struct HttpParts {
     pub machine: MachineId,
     /// Of coreinit, such as `0.1.0`.
     pub version: String,
+    /// What the daemon's rooms tell of themselves.
+    pub signs: Arc<Signs>,
     pub init: InitCluster,
     pub ask: AskMachine,
     /// `None` where machines have no membership of their own.
@@ -159,6 +172,7 @@ pub fn router(parts: HttpParts) -> (Router, Background) {
     let room = Arc::new(Room { parts, placement, feed, leaderless, requests: Requests::default(), journals });
     let router = Router::new()
         .merge(v1::routes())
+        .merge(health::routes())
         .merge(journal::routes())
         .merge(placing::routes())
         .merge(membership::routes())
@@ -190,10 +204,13 @@ pub async fn run(
     doors: Vec<impl Into<Door>>,
     shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
+    let signs = parts.signs.clone();
     let (router, background) = router(parts);
-    let servers = doors
-        .into_iter()
-        .map(|door| listen::serve(door.into(), router.clone(), until(shutdown.clone()), SHUTDOWN_GRACE));
+    let servers = doors.into_iter().take(listen::DOORS_MAX).map(|door| {
+        let (router, signs) = (router.clone(), signs.clone());
+        let stop = until(shutdown.clone());
+        listen::serve(door.into(), router, signs, listen::LIMITS, stop, SHUTDOWN_GRACE)
+    });
     tokio::join!(background.run(until(shutdown.clone())), futures::future::join_all(servers));
     Ok(())
 }

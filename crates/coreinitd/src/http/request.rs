@@ -2,15 +2,20 @@
 //! with it.
 
 use api::v1;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use bytes::BytesMut;
 use cluster::{ClusterState, DesiredState, UnitFile, UnitName, validate};
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
-use super::BODY_BYTES_MAX;
+use super::connection::Place;
 use super::error::Refusal;
+use super::{BODIES_BYTES_MAX, BODY_BYTES_MAX, BODY_TIMEOUT};
 
 /// The query's parameters in order. Whoever reads them passes over those that it does not know, as fleet did.
 pub(super) struct Parameters(Vec<(String, String)>);
@@ -59,7 +64,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 }
 
 /// The body, whole.
-pub(super) struct Payload(pub(super) axum::body::Bytes);
+pub(super) struct Payload(pub(super) Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for Payload {
     type Rejection = Refusal;
@@ -68,16 +73,40 @@ impl<S: Send + Sync> FromRequest<S> for Payload {
         if length.and_then(|text| text.parse().ok()).is_some_and(|bytes: u64| bytes > BODY_BYTES_MAX as u64) {
             return Err(Refusal::BodyTooLarge { max: BODY_BYTES_MAX });
         }
-        to_bytes(request.into_body(), BODY_BYTES_MAX).await.map(Payload).map_err(|error| {
-            let too_long =
-                std::error::Error::source(&error).is_some_and(|s| s.is::<http_body_util::LengthLimitError>());
-            if too_long {
-                Refusal::BodyTooLarge { max: BODY_BYTES_MAX }
-            } else {
-                Refusal::Invalid(format!("unable to read body: {error}"))
-            }
-        })
+        // A client that is slow here may lose its place to another.
+        let place = request.extensions().get::<Place>().cloned();
+        if let Some(Place(guest)) = &place {
+            guest.idle();
+        }
+        let body = timeout(BODY_TIMEOUT, whole(request.into_body())).await.unwrap_or(Err(Refusal::Slow));
+        if let Some(Place(guest)) = &place {
+            guest.busy();
+        }
+        body.map(Payload)
     }
+}
+
+/// What may still be received, on all connections.
+static BODIES: Semaphore = Semaphore::const_new(BODIES_BYTES_MAX);
+
+async fn whole(mut body: Body) -> Result<Bytes, Refusal> {
+    let (mut whole, mut room) = (BytesMut::new(), None::<SemaphorePermit<'_>>);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Refusal::Invalid(format!("unable to read body: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if BODY_BYTES_MAX < whole.len() + data.len() {
+            return Err(Refusal::BodyTooLarge { max: BODY_BYTES_MAX });
+        }
+        // It fits: the length is below the limit above.
+        let more = BODIES.try_acquire_many(u32::try_from(data.len()).unwrap_or(u32::MAX));
+        let more = more.map_err(|_| Refusal::TooManyBodies)?;
+        match &mut room {
+            None => room = Some(more),
+            Some(room) => room.merge(more),
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.freeze())
 }
 
 /// fleet's rule: exactly one `Content-Type`, and it is JSON, whatever follows a semicolon.

@@ -44,6 +44,8 @@ const TABLE: &[(&str, &str, PersonRole)] = &[
     ("POST", "/v1/cluster/uninvite", Admin),
     ("GET", "/v1/cluster/people", Viewer),
     ("GET", "/metrics", Viewer),
+    ("GET", "/healthz", Viewer),
+    ("GET", "/readyz", Viewer),
     ("GET", "/", Viewer),
     ("GET", "/fleet/v1", Viewer),
     ("GET", "/fleet/v1/discovery", Viewer),

@@ -14,6 +14,7 @@ use store::{Committed, Role};
 
 use super::Room;
 use super::audit::Noted;
+use super::concerns::concerns;
 use super::error::Refusal;
 use super::events::event_stream;
 use super::request::{
@@ -72,6 +73,7 @@ pub(super) fn status_of(room: &Room) -> v1::Status {
         member: voting.map(|voting| if voting.votes { v1::Member::Voter } else { v1::Member::Learner }),
         leaderless_seconds: room.leaderless.since().map(|since| since.elapsed().as_secs()),
         trouble,
+        concerns: concerns(room, &room.placement.of(&state)),
     }
 }
 

@@ -12,6 +12,7 @@ use cluster::{
     UnitName,
 };
 use coreinitd::http::{Access, Caller, HttpParts, InitError, router};
+use coreinitd::signs::Signs;
 use futures::FutureExt;
 use store::{MemoryStore, Store};
 use tokio::task::JoinSet;
@@ -53,6 +54,7 @@ pub fn parts(store: &Arc<MemoryStore>) -> HttpParts {
         store,
         machine: machine("m1"),
         version: "9.9.9".into(),
+        signs: Arc::default(),
         init: Arc::new(init),
         ask: Arc::new(ask),
         membership: None,
@@ -71,8 +73,12 @@ pub fn soon() -> Instant {
 
 impl Bench {
     pub fn new() -> Bench {
+        Bench::with_signs(Arc::default())
+    }
+
+    pub fn with_signs(signs: Arc<Signs>) -> Bench {
         let store = Arc::new(MemoryStore::new(machine("m1")));
-        let (router, follower) = router(parts(&store));
+        let (router, follower) = router(HttpParts { signs, ..parts(&store) });
         let mut tasks = JoinSet::new();
         tasks.spawn(follower.run(std::future::pending()));
         Bench { store, router, _follower: tasks }

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
+use axum::body::{Body, Bytes};
+use axum::http::Request;
 use coreinitd::http::{self, Door};
+use futures::stream::{self, StreamExt};
 use store::MemoryStore;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::bench::{machine, parts};
+use crate::bench::{Bench, machine, parts, text};
 
 /// The whole answer, without the line that tells the time.
 async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> String {
@@ -49,4 +53,33 @@ async fn every_door_leads_to_the_same_api() {
     stop.send_replace(true);
     served.await.unwrap().unwrap();
     assert!(TcpStream::connect(address).await.is_err(), "a door that is closed is closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_not_waited_for_and_not_without_limit() {
+    let bench = Bench::new();
+    let post = |body: Body| {
+        let request = Request::post("/v1/units").header("content-type", "application/json");
+        let answer = bench.send(request.body(body).unwrap());
+        async move { text(answer.await).await.0.as_u16() }
+    };
+    let piece = Bytes::from(vec![b' '; 1 << 20]);
+    let pieces = |count: usize| {
+        let piece = piece.clone();
+        stream::iter(0..count).map(move |_| Ok::<_, std::io::Error>(piece.clone()))
+    };
+    let begun = Instant::now();
+    assert_eq!(post(Body::from_stream(pieces(1).chain(stream::pending()))).await, 408);
+    assert_eq!(begun.elapsed().as_secs(), 30);
+    assert_eq!(post(Body::from_stream(pieces(17))).await, 413);
+    // Four of 15 MiB that wait for more leave no room for a fifth.
+    let waiting = || post(Body::from_stream(pieces(15).chain(stream::pending())));
+    let fifth = async {
+        tokio::task::yield_now().await;
+        let refused = waiting().await;
+        (refused, begun.elapsed().as_secs())
+    };
+    let (a, b, c, d, (refused, at)) = tokio::join!(waiting(), waiting(), waiting(), waiting(), fifth);
+    assert_eq!(([a, b, c, d], refused, at), ([408; 4], 503, 30));
+    assert_eq!(post(Body::from_stream(pieces(15))).await, 400, "there is room again");
 }

@@ -7,6 +7,7 @@ mod doors;
 mod events;
 mod fleet;
 mod happen;
+mod health;
 mod matrix;
 mod metrics;
 mod mutations;

@@ -30,7 +30,11 @@ async fn what_stands_and_what_was_asked() {
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (name, value) = line.rsplit_once(' ').unwrap();
             let family = name.split('{').next().unwrap();
-            assert!(value.parse::<u64>().is_ok(), "{line}");
+            let parts = ["_bucket", "_sum", "_count"].iter();
+            let histogram = parts.filter_map(|part| family.strip_suffix(part));
+            let mut histogram = histogram.filter(|name| text.contains(&format!("# TYPE {name} histogram")));
+            let family = histogram.next().unwrap_or(family);
+            assert!(value.parse::<f64>().is_ok(), "{line}");
             assert_eq!(text.matches(&format!("# TYPE {family} ")).count(), 1, "{line}");
         }
         text
@@ -47,6 +51,16 @@ async fn what_stands_and_what_was_asked() {
         r#"coreinit_role{role="follower"} 0"#,
         "coreinit_voters 1",
         "coreinit_votes 1",
+        "coreinit_raft_term 1",
+        r#"coreinit_leader{machine="m1"} 1"#,
+        r#"coreinit_member_lag_entries{machine="m1",votes="1"} 0"#,
+        r#"coreinit_member_silence_seconds{machine="m1"} 0"#,
+        r#"coreinit_reconcile_seconds_bucket{le="+Inf"} 0"#,
+        "coreinit_schedule_seconds_count 0",
+        "coreinit_healthy 1",
+        "coreinit_store_bytes 0",
+        &format!("coreinit_committed_index {}", bench.state().revision),
+        &format!("coreinit_applied_index {}", bench.state().revision),
         r#"coreinit_build_info{version="9.9.9"} 1"#,
         r#"coreinit_http_requests_total{method="PUT",route="/fleet/v1/units/{name}",status="204"} 1"#,
         r#"coreinit_http_requests_total{method="PUT",route="/fleet/v1/units/{name}",status="409"} 1"#,

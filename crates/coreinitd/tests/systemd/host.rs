@@ -93,6 +93,7 @@ impl OneMachine {
             store: self.store.clone(),
             units,
             marks_dir: self.marks.path().into(),
+            signs: Arc::default(),
         };
         let (stop, stopping) = watch::channel(false);
         self.agent = Some((stop, tokio::spawn(run(parts, stopping))));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cluster::{ClusterState, Command, MachineId, Revision};
-use store::{Committed, ProposeError, ReadError, Role, Store, Voting};
+use store::{Committed, ProposeError, ReadError, Role, Store, Vitals, Voting};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -218,6 +218,17 @@ impl Store for RaftStore {
 
     fn voting(&self) -> Option<Voting> {
         self.0.node.get().map(|node| node.voting())
+    }
+
+    fn vitals(&self) -> Vitals {
+        let node = self.0.node.get();
+        Vitals {
+            log: node.map(|node| node.log_vitals()),
+            members: node.map(|node| node.member_vitals()).unwrap_or_default(),
+            syncs: Some(self.0.disk.syncs()),
+            call_errors: self.0.peers.errors(),
+            failure: self.0.disk.failed().borrow().clone(),
+        }
     }
 
     fn trouble(&self) -> Option<String> {
