@@ -11,8 +11,6 @@ const LAG_MAX: u64 = 100;
 const VOTERS_MAX: usize = 5;
 /// Machines say each second that they are alive.
 const HEARD_MAX: Duration = Duration::from_secs(4);
-/// A voter that is away for longer than a reboot gives its vote to another machine.
-pub const VOTER_GRACE: Duration = Duration::from_secs(60);
 
 /// The membership as the leader sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +26,8 @@ pub struct Members {
     pub last_index: u64,
     /// For how long the leader has not heard each node's machine.
     pub silence: BTreeMap<NodeId, Duration>,
+    /// A voter that was silent for so long is replaced.
+    pub voter_grace: Duration,
 }
 
 /// One change of the membership.
@@ -83,7 +83,7 @@ pub fn next_step(members: &Members) -> Option<Step> {
     let silent = |node: &&NodeId| {
         **node != members.leader
             && !comes_back(node)
-            && members.silence.get(node).is_some_and(|silence| *silence >= VOTER_GRACE)
+            && members.silence.get(node).is_some_and(|silence| *silence >= members.voter_grace)
     };
     let (gone, comes) = (members.voters.iter().find(silent)?, ready.first()?);
     let mut voters = members.voters.clone();
@@ -144,6 +144,7 @@ mod tests {
             matched: matched.iter().copied().collect(),
             last_index: 1000,
             silence,
+            voter_grace: Duration::from_secs(60),
         };
         assert_eq!(next_step(&members), expected);
     }

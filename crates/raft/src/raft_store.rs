@@ -226,6 +226,7 @@ impl Shared {
             batches,
             liveness: Arc::new(Liveness::new()),
             lease: Duration::from_millis(2 * timing.election_ms_max),
+            voter_grace: Duration::from_millis(timing.voter_grace_ms),
             identity,
             peers: self.peers.clone(),
             told: Told::default(),
