@@ -45,8 +45,16 @@ pub struct World {
     /// The longest that a unit ran on two machines that both heard the cluster.
     pub both_run_ms_max: u64,
     both_run: BTreeMap<(UnitName, usize, usize), u64>,
-    /// Machines without a leader: since when, and what ran there when they had carried out all they knew.
-    deaf: BTreeMap<usize, (u64, Option<BTreeSet<UnitName>>)>,
+    deaf: BTreeMap<usize, Deaf>,
+}
+
+/// A machine without a leader.
+struct Deaf {
+    since_ms: u64,
+    /// The last that it heard; more of it means that there is a leader, though the role does not say so yet.
+    revision: Revision,
+    /// What ran there when it had carried out all that it had heard.
+    ran: Option<BTreeSet<UnitName>>,
 }
 
 /// When a call began, and what had been acknowledged to anybody before.
@@ -137,17 +145,22 @@ impl World {
     fn look_at_the_deaf(&mut self, ms: u64, machines: &[Machine], hears: impl Fn(usize) -> bool) {
         for machine in machines {
             let m = machine.number;
-            if hears(m) || !self.stores.contains_key(&m) {
+            let revision = self.stores.get(&m).map(|store| store.state().borrow().revision);
+            let Some(revision) = revision.filter(|_| !hears(m)) else {
                 self.deaf.remove(&m);
                 continue;
+            };
+            let deaf = self.deaf.entry(m).or_insert(Deaf { since_ms: ms, revision, ran: None });
+            if deaf.revision != revision {
+                *deaf = Deaf { since_ms: ms, revision, ran: None };
             }
-            let (since, before) = self.deaf.entry(m).or_insert((ms, None));
-            if ms - *since < DEAF_MS_MIN {
+            if ms - deaf.since_ms < DEAF_MS_MIN {
                 continue;
             }
             let now: BTreeSet<UnitName> = machine.systemd.up().into_keys().collect();
-            if *before.get_or_insert_with(|| now.clone()) != now {
-                self.broken.push(format!("Hands Off: m{m} has no leader, ran {before:?} and runs {now:?}"));
+            let ran = deaf.ran.get_or_insert_with(|| now.clone());
+            if *ran != now {
+                self.broken.push(format!("Hands Off: m{m} has no leader, ran {ran:?} and runs {now:?}"));
             }
         }
     }
