@@ -96,7 +96,7 @@ async fn change(store: &RaftStore, world: &Shared, chance: &mut SmallRng) {
             world.acknowledged(&moment, committed.revision, true);
         }
         // What became of it may show later, or never.
-        Err(ProposeError::Unknown | ProposeError::Stopped { .. }) => {}
+        Err(ProposeError::Unknown | ProposeError::Stopped { .. }) => world.unknown += 1,
         // It says that nothing was written: then nobody may ever see it.
         Err(
             ProposeError::Unformed { .. }

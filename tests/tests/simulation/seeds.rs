@@ -16,7 +16,7 @@ pub fn run_part(story: &str, part: u64, count: u64, run: Story) {
     let chosen = number("SEED");
     let from = number("FROM").unwrap_or(0);
     let all = chosen.map_or(from..from + number("SEEDS").unwrap_or(count), |seed| seed..seed + 1);
-    let (mut writes, mut reads, mut ms, mut both, mut runs) = (0, 0, 0, 0, 0);
+    let (mut writes, mut reads, mut ms, mut both, mut unknown, mut runs) = (0, 0, 0, 0, 0, 0);
     let mut broken = Vec::new();
     for seed in all.filter(|seed| seed % PARTS == part) {
         match run(seed, chosen.is_some()) {
@@ -25,6 +25,7 @@ pub fn run_part(story: &str, part: u64, count: u64, run: Story) {
                 reads += run.reads;
                 ms += run.ms;
                 both = both.max(run.both_run_ms_max);
+                unknown += run.unknown;
                 runs += 1;
             }
             Err(why) if number("SEEDS").is_some() => {
@@ -36,8 +37,8 @@ pub fn run_part(story: &str, part: u64, count: u64, run: Story) {
     }
     let seconds = ms / 1000;
     eprintln!(
-        "{story}: {runs} runs, {seconds} simulated s; {writes} writes acknowledged, {reads} linearizable \
-         reads; at most {both} ms in which a unit ran twice"
+        "{story}: {runs} runs, {seconds} simulated s; {writes} writes acknowledged, {unknown} of unknown \
+         outcome, {reads} linearizable reads; at most {both} ms in which a unit ran twice"
     );
     assert!(broken.is_empty(), "{story}: {broken:?}");
     assert!(chosen.is_some() || runs == 0 || writes + reads > runs, "too little happened");

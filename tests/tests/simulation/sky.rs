@@ -99,6 +99,7 @@ pub struct Run {
     pub reads: u64,
     pub ms: u64,
     pub both_run_ms_max: u64,
+    pub unknown: u64,
 }
 
 impl Sky<'_> {
@@ -153,6 +154,9 @@ impl Sky<'_> {
                     machine.live(chance, world).await
                 }
             });
+        }
+        for machine in &machines {
+            world.lock().expect("alone").rises(machine);
         }
         Sky {
             sim,
@@ -268,8 +272,8 @@ impl Sky<'_> {
         let world = self.world.lock().expect("alone");
         world.check_history().map_err(|broken| self.fails(&broken))?;
         let (writes, reads) = (world.writes, world.reads);
-        let both_run_ms_max = world.both_run_ms_max;
-        Ok(Run { digest: world.digest.finish(), writes, reads, ms: self.ms, both_run_ms_max })
+        let (both_run_ms_max, unknown) = (world.both_run_ms_max, world.unknown);
+        Ok(Run { digest: world.digest.finish(), writes, reads, ms: self.ms, both_run_ms_max, unknown })
     }
 
     fn living(&self) -> Vec<usize> {
@@ -294,6 +298,7 @@ impl Sky<'_> {
 
     fn rise(&mut self, machine: usize) {
         if self.down.remove(&machine) && !self.gone.contains(&machine) {
+            self.world.lock().expect("alone").rises(&self.machines[machine]);
             self.sim.bounce(name(machine));
         }
     }

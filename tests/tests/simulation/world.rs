@@ -46,6 +46,10 @@ pub struct World {
     pub both_run_ms_max: u64,
     both_run: BTreeMap<(UnitName, usize, usize), u64>,
     deaf: BTreeMap<usize, Deaf>,
+    /// What ran on a machine when its daemon began, for as long as it has heard no leader.
+    fresh: BTreeMap<usize, BTreeSet<UnitName>>,
+    /// Changes whose outcome nobody knows.
+    pub unknown: u64,
 }
 
 /// A machine without a leader.
@@ -98,6 +102,11 @@ impl World {
         self.deaf.remove(&machine);
     }
 
+    /// A daemon begins on it.
+    pub fn rises(&mut self, machine: &Machine) {
+        self.fresh.insert(machine.number, machine.systemd.up().into_keys().collect());
+    }
+
     /// Looks at every living daemon and its machine's units.
     pub fn look(&mut self, ms: u64, machines: &[Machine]) {
         let mut found = Vec::new();
@@ -141,15 +150,23 @@ impl World {
         }
     }
 
-    /// *Hands Off*: a machine without a leader stops nothing, and starts nothing.
+    /// *Hands Off*: a machine without a leader stops nothing, and starts nothing. *Read First*: one that comes
+    /// back starts nothing before it has heard that it may; its units may live elsewhere by now.
     fn look_at_the_deaf(&mut self, ms: u64, machines: &[Machine], hears: impl Fn(usize) -> bool) {
         for machine in machines {
             let m = machine.number;
             let revision = self.stores.get(&m).map(|store| store.state().borrow().revision);
             let Some(revision) = revision.filter(|_| !hears(m)) else {
                 self.deaf.remove(&m);
+                if hears(m) {
+                    self.fresh.remove(&m);
+                }
                 continue;
             };
+            let now: BTreeSet<UnitName> = machine.systemd.up().into_keys().collect();
+            if let Some(before) = self.fresh.get(&m).filter(|before| !now.is_subset(before)) {
+                self.broken.push(format!("Read First: m{m} ran {before:?}, heard nobody, and runs {now:?}"));
+            }
             let deaf = self.deaf.entry(m).or_insert(Deaf { since_ms: ms, revision, ran: None });
             if deaf.revision != revision {
                 *deaf = Deaf { since_ms: ms, revision, ran: None };
@@ -157,7 +174,6 @@ impl World {
             if ms - deaf.since_ms < DEAF_MS_MIN {
                 continue;
             }
-            let now: BTreeSet<UnitName> = machine.systemd.up().into_keys().collect();
             let ran = deaf.ran.get_or_insert_with(|| now.clone());
             if *ran != now {
                 self.broken.push(format!("Hands Off: m{m} has no leader, ran {ran:?} and runs {now:?}"));
