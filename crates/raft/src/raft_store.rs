@@ -246,9 +246,11 @@ impl Shared {
         let mut metrics = node.raft.server_metrics();
         let mut tick = tokio::time::interval(ROLE_INTERVAL);
         loop {
-            let role = match node.settled() {
-                Ok(()) => node.role(),
-                Err(hint) => Role::Unformed { hint },
+            let role = match (node.role(), node.settled()) {
+                // A machine that lost its store may be elected in the middle of the change that gives it its
+                // former place: then it is this leader who has to finish it.
+                (role @ Role::Leader { .. }, _) | (role, Ok(())) => role,
+                (_, Err(hint)) => Role::Unformed { hint },
             };
             if !matches!(role, Role::Leader { .. }) {
                 node.liveness.deaf();

@@ -62,22 +62,22 @@ pub fn run(seed: u64, verbose: bool) -> Result<Run, String> {
 
 #[test]
 fn never_two_clusters_1() {
-    run_part("forming", 0, 300, run);
+    run_part("forming", 0, 200, run);
 }
 
 #[test]
 fn never_two_clusters_2() {
-    run_part("forming", 1, 300, run);
+    run_part("forming", 1, 200, run);
 }
 
 #[test]
 fn never_two_clusters_3() {
-    run_part("forming", 2, 300, run);
+    run_part("forming", 2, 200, run);
 }
 
 #[test]
 fn never_two_clusters_4() {
-    run_part("forming", 3, 300, run);
+    run_part("forming", 3, 200, run);
 }
 
 #[test]

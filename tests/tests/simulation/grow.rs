@@ -92,22 +92,22 @@ fn all_vote(world: &World, machines: &[&Machine]) -> Result<(), String> {
 
 #[test]
 fn grow_to_seven_and_shrink_1() {
-    run_part("grow", 0, 32, run);
+    run_part("grow", 0, 16, run);
 }
 
 #[test]
 fn grow_to_seven_and_shrink_2() {
-    run_part("grow", 1, 32, run);
+    run_part("grow", 1, 16, run);
 }
 
 #[test]
 fn grow_to_seven_and_shrink_3() {
-    run_part("grow", 2, 32, run);
+    run_part("grow", 2, 16, run);
 }
 
 #[test]
 fn grow_to_seven_and_shrink_4() {
-    run_part("grow", 3, 32, run);
+    run_part("grow", 3, 16, run);
 }
 
 #[test]

@@ -44,6 +44,15 @@ pub fn run_part(story: &str, part: u64, count: u64, run: Story) {
     assert!(chosen.is_some() || runs == 0 || writes + reads > runs, "too little happened");
 }
 
+/// Seeds that have found something once.
+pub fn kept(story: &str, seeds: &[u64], run: Story) {
+    for seed in seeds {
+        if let Err(why) = run(*seed, false) {
+            panic!("SEED={seed} ({story}): {why}");
+        }
+    }
+}
+
 /// Each run in a process of its own: openraft numbers some things for as long as a process lives.
 pub fn twice(test: &str, seeds: &[u64], run: Story) {
     if let Some(seed) = number("TRACE") {

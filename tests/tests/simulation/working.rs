@@ -4,7 +4,7 @@
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::seeds::{run_part, twice};
+use crate::seeds::{kept, run_part, twice};
 use crate::sky::{Run, Sky, Wanted};
 
 const CHAOS_MS: u64 = 7_000;
@@ -56,4 +56,11 @@ fn chaos_then_calm_4() {
 #[test]
 fn one_seed_decides_everything() {
     twice("working::one_seed_decides_everything", &[3, 7, 8, 11], run);
+}
+
+/// A machine that had lost its disk was elected while the voters were being changed for its sake, held that it
+/// was no member yet, and so never finished the change, for as long as it led.
+#[test]
+fn kept_who_leads_while_it_takes_its_former_place() {
+    kept("working", &[537, 768], run);
 }
