@@ -1,10 +1,12 @@
 //! What the tests share: real hosts (`rack`, `deploy`), the daemon's API (`http`), waiting (`wait`), what
-//! is fuzzed (`fuzz`), and the sources themselves (`sources`). Nothing that is shipped depends on this.
+//! is fuzzed (`fuzz`), whether a history can have been (`linearizable`), and the sources themselves
+//! (`sources`). Nothing that is shipped depends on this.
 
 pub mod deploy;
 pub mod fuzz;
 pub mod hands;
 pub mod http;
+pub mod linearizable;
 pub mod rack;
 pub mod sources;
 pub mod wait;

@@ -11,8 +11,6 @@ const LAG_MAX: u64 = 100;
 const VOTERS_MAX: usize = 5;
 /// Machines say each second that they are alive.
 const HEARD_MAX: Duration = Duration::from_secs(4);
-/// A voter that is away for longer than a reboot gives its vote to another machine.
-pub const VOTER_GRACE: Duration = Duration::from_secs(60);
 
 /// The metadata that voters are spread over: what fails together has the same value.
 pub const ZONE: &str = "zone";
@@ -35,6 +33,8 @@ pub struct Members {
     pub expelled: BTreeSet<NodeId>,
     /// What each node's machine says of [`ZONE`]; those that say nothing are alone in theirs.
     pub zones: BTreeMap<NodeId, String>,
+    /// A voter that was silent for so long is replaced.
+    pub voter_grace: Duration,
 }
 
 /// One change of the membership.
@@ -87,7 +87,7 @@ pub fn next_step(members: &Members) -> Option<Step> {
     let silent = |node: &&NodeId| {
         **node != members.leader
             && !comes_back(node)
-            && members.silence.get(node).is_some_and(|silence| *silence >= VOTER_GRACE)
+            && members.silence.get(node).is_some_and(|silence| *silence >= members.voter_grace)
     };
     let gone = members.voters.iter().find(silent).filter(|_| !ready.is_empty())?;
     let mut voters = members.voters.clone();
@@ -209,6 +209,7 @@ mod tests {
             silence,
             expelled: BTreeSet::new(),
             zones: BTreeMap::new(),
+            voter_grace: Duration::from_secs(60),
         };
         assert_eq!(next_step(&members), expected);
     }
@@ -269,6 +270,7 @@ mod tests {
                 silence: all.map(silence).collect(),
                 expelled: expelled.iter().copied().collect(),
                 zones: BTreeMap::new(),
+                voter_grace: Duration::from_secs(60),
             };
             assert_eq!(next_step(&members), expected);
         };

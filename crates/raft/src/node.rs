@@ -39,6 +39,8 @@ pub struct Node {
     /// A leader that no quorum has answered for so long does not count as one, nor does one that is not
     /// heard for so long.
     pub lease: Duration,
+    /// A voter that is away for longer gives its vote to another machine.
+    pub voter_grace: Duration,
     pub peers: Arc<Peers>,
     /// Machines with another's id that were told of in the log.
     pub told: Told,
@@ -368,6 +370,7 @@ impl Node {
             silence,
             expelled,
             zones,
+            voter_grace: self.voter_grace,
             matched: matched.filter_map(|(node, id)| Some((*node, id.as_ref()?.index))).collect(),
             last_index: metrics.last_log_index.unwrap_or(0),
         }

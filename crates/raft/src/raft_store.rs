@@ -242,6 +242,7 @@ impl Shared {
             batches,
             liveness: Arc::new(Liveness::new()),
             lease: Duration::from_millis(2 * timing.election_ms_max),
+            voter_grace: Duration::from_millis(timing.voter_grace_ms),
             identity,
             peers: self.peers.clone(),
             told: Told::default(),
@@ -263,9 +264,11 @@ impl Shared {
         let mut metrics = node.raft.server_metrics();
         let mut tick = tokio::time::interval(ROLE_INTERVAL);
         loop {
-            let role = match node.settled() {
-                Ok(()) => node.role(),
-                Err(hint) => Role::Unformed { hint },
+            let role = match (node.role(), node.settled()) {
+                // A machine that lost its store may be elected in the middle of the change that gives it its
+                // former place: then it is this leader who has to finish it.
+                (role @ Role::Leader { .. }, _) | (role, Ok(())) => role,
+                (_, Err(hint)) => Role::Unformed { hint },
             };
             if !matches!(role, Role::Leader { .. }) {
                 node.liveness.deaf();

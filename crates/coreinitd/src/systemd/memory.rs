@@ -123,6 +123,22 @@ impl Memory {
         self.hint();
     }
 
+    /// The clock that jobs were counted by is gone, as when a simulated daemon is killed: they end now.
+    pub fn finish_jobs(&self) {
+        for unit in self.0.machine.lock().expect("nothing panics while it holds the lock").loaded.values_mut()
+        {
+            if let Some(job) = unit.job {
+                (unit.active, unit.sub, unit.job, unit.ended) = (job.active, job.sub, None, job.number);
+            }
+        }
+    }
+
+    /// The units that run, for whoever looks on from outside of the machine and has another clock: a job
+    /// counts as ended when somebody on the machine has seen it end.
+    pub fn up(&self) -> BTreeMap<UnitName, UnitFile> {
+        running(&self.0.machine.lock().expect("nothing panics while it holds the lock"))
+    }
+
     /// How often the unit was started since the machine booted.
     pub fn starts(&self, unit: &UnitName) -> u64 {
         self.machine().starts.get(unit).copied().unwrap_or(0)
@@ -140,9 +156,7 @@ impl Memory {
 
     /// The text that systemd goes by, for each unit that runs.
     pub fn running(&self) -> BTreeMap<UnitName, UnitFile> {
-        let machine = self.machine();
-        let up = machine.loaded.iter().filter(|(_, unit)| unit.active == "active");
-        up.map(|(name, unit)| (name.clone(), unit.text.clone())).collect()
+        running(&self.machine())
     }
 
     fn machine(&self) -> MutexGuard<'_, Machine> {
@@ -175,6 +189,11 @@ impl Memory {
         self.hint();
         ended
     }
+}
+
+fn running(machine: &Machine) -> BTreeMap<UnitName, UnitFile> {
+    let up = machine.loaded.iter().filter(|(_, unit)| unit.active == "active");
+    up.map(|(name, unit)| (name.clone(), unit.text.clone())).collect()
 }
 
 impl Default for Memory {

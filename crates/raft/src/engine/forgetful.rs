@@ -33,6 +33,8 @@ struct Memory {
     /// The durable content of those files whose last overwrite was not synced.
     overwritten: BTreeMap<String, Vec<u8>>,
     failing: bool,
+    /// So many writes and syncs are carried out yet, and then the power goes.
+    writes_left: Option<u64>,
 }
 
 /// What becomes of un-synced writes when the power goes.
@@ -54,6 +56,7 @@ impl Forgetful {
             files: BTreeMap::new(),
             overwritten: BTreeMap::new(),
             failing: false,
+            writes_left: None,
         };
         Forgetful { memory: Arc::new(Mutex::new(memory)) }
     }
@@ -62,6 +65,7 @@ impl Forgetful {
     pub fn power_cut(&self, unsynced: Unsynced) {
         let memory = &mut *self.lock();
         memory.user += 1;
+        memory.writes_left = None;
         let pending = std::mem::take(&mut memory.pending);
         let kept = match unsynced {
             Unsynced::Lost => 0,
@@ -80,7 +84,20 @@ impl Forgetful {
 
     /// The daemon is killed; what it wrote stays.
     pub fn kill(&self) {
-        self.lock().user += 1;
+        let memory = &mut *self.lock();
+        memory.user += 1;
+        memory.writes_left = None;
+    }
+
+    /// After so many more writes and syncs the machine loses power: to try out every step of whatever writes.
+    /// What has become of the last ones is decided by the [`Forgetful::power_cut`] that has to follow.
+    pub fn stop_after(&self, writes: u64) {
+        self.lock().writes_left = Some(writes);
+    }
+
+    /// Whether [`Forgetful::stop_after`] has come about.
+    pub fn has_stopped(&self) -> bool {
+        self.lock().writes_left == Some(0)
     }
 
     /// From now on no sync succeeds.
@@ -144,10 +161,19 @@ pub struct ForgetfulDisk {
 impl ForgetfulDisk {
     fn memory(&self) -> io::Result<MutexGuard<'_, Memory>> {
         let memory = self.disk.lock();
-        match memory.user == self.user {
+        match memory.user == self.user && memory.writes_left != Some(0) {
             true => Ok(memory),
             false => Err(io::Error::other("the simulated machine has lost its power since")),
         }
+    }
+
+    /// For whatever changes what is on the disk.
+    fn changing(&self) -> io::Result<MutexGuard<'_, Memory>> {
+        let mut memory = self.memory()?;
+        if let Some(left) = &mut memory.writes_left {
+            *left -= 1;
+        }
+        Ok(memory)
     }
 }
 
@@ -170,14 +196,14 @@ impl Engine for ForgetfulDisk {
     }
 
     fn write(&self, batch: &Batch) -> io::Result<()> {
-        let memory = &mut *self.memory()?;
+        let memory = &mut *self.changing()?;
         apply(&mut memory.now, batch);
         memory.pending.push(batch.clone());
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
-        let memory = &mut *self.memory()?;
+        let memory = &mut *self.changing()?;
         if memory.failing {
             return Err(io::Error::other("the simulated disk has failed"));
         }
@@ -194,14 +220,14 @@ impl Files for ForgetfulDisk {
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let mut memory = self.memory()?;
+        let mut memory = self.changing()?;
         memory.overwritten.remove(name);
         memory.files.insert(name.into(), bytes.into());
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let mut memory = self.memory()?;
+        let mut memory = self.changing()?;
         memory.overwritten.remove(name);
         memory.files.remove(name);
         Ok(())
@@ -214,7 +240,7 @@ impl Files for ForgetfulDisk {
     }
 
     fn overwrite(&self, name: &str, at: u64, bytes: &[u8], durability: Durability) -> io::Result<()> {
-        let memory = &mut *self.memory()?;
+        let memory = &mut *self.changing()?;
         let file = memory.files.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
         match durability {
             Durability::Process => {

@@ -30,7 +30,7 @@ pub enum InitError {
     Failed { reason: String },
 }
 
-/// Raft's clock, in milliseconds.
+/// Raft's clock and the membership's, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     pub heartbeat_ms: u64,
@@ -40,6 +40,8 @@ pub struct Timing {
     pub snapshot_entries: u64,
     /// Entries kept behind a snapshot, for members that lag a little.
     pub log_entries_kept: u64,
+    /// A voter that is away for longer than a reboot gives its vote to another machine.
+    pub voter_grace_ms: u64,
 }
 
 impl Default for Timing {
@@ -51,6 +53,7 @@ impl Default for Timing {
             election_ms_max: 550,
             snapshot_entries: 5000,
             log_entries_kept: 1000,
+            voter_grace_ms: 60_000,
         }
     }
 }
