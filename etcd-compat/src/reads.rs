@@ -12,6 +12,8 @@ pub struct Reads {
     pub keys: Vec<Key>,
     /// Every assignment, those to come too.
     pub all_assignments: bool,
+    /// Every machine, those to come too.
+    pub all_machines: bool,
 }
 
 /// What `apply` looks at for this command.
@@ -23,8 +25,8 @@ pub fn reads(command: &Command) -> Reads {
             vec![Key::Unit(unit.clone()), Key::Assignment(unit.clone()), Key::Machine(machine.clone())]
         }
         Command::Unassign { unit, .. } => vec![Key::Assignment(unit.clone())],
-        Command::RegisterMachine { id, .. }
-        | Command::SetMachineMetadata { id, .. }
+        Command::RegisterMachine { id, .. } => vec![Key::Machine(id.clone()), Key::Cluster],
+        Command::SetMachineMetadata { id, .. }
         | Command::SetSchedulable { id, .. }
         | Command::RemoveMachine { id } => vec![Key::Machine(id.clone())],
         Command::MarkLost { machine } | Command::MarkReady { machine } => vec![Key::Machine(machine.clone())],
@@ -35,8 +37,13 @@ pub fn reads(command: &Command) -> Reads {
             let to = to.iter().map(|to| Key::Machine(to.clone()));
             [Key::Assignment(unit.clone())].into_iter().chain(to).collect()
         }
+        Command::RaiseFeatureLevel { .. } => vec![Key::Cluster],
     };
-    Reads { keys, all_assignments: matches!(command, Command::RemoveMachine { .. }) }
+    Reads {
+        keys,
+        all_assignments: matches!(command, Command::RemoveMachine { .. }),
+        all_machines: matches!(command, Command::RaiseFeatureLevel { .. }),
+    }
 }
 
 /// Whether the command is the leader's decision: a machine that does not lead any more must not have it made.
@@ -46,7 +53,8 @@ pub fn is_leaders(command: &Command) -> bool {
         | Command::Unassign { .. }
         | Command::MarkLost { .. }
         | Command::MarkReady { .. }
-        | Command::Forget { .. } => true,
+        | Command::Forget { .. }
+        | Command::RaiseFeatureLevel { .. } => true,
         Command::InitCluster { .. }
         | Command::SetUnit { .. }
         | Command::DestroyUnit { .. }
@@ -79,7 +87,11 @@ mod tests {
             let mut seen = ClusterState { revision: state.revision, ..ClusterState::default() };
             for change in records(&state) {
                 let (key, _) = encode(&change);
-                let all = reads.all_assignments && matches!(key, Key::Assignment(_));
+                let all = match key {
+                    Key::Assignment(_) => reads.all_assignments,
+                    Key::Machine(_) => reads.all_machines,
+                    _ => false,
+                };
                 if all || reads.keys.contains(&key) {
                     seen.put(change);
                 }

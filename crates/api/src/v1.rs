@@ -10,6 +10,7 @@
 //! | `POST /v1/units` with [`Batch`] | [`BatchDone`]; 400, with nothing stored, when one is invalid |
 //! | `GET /v1/machines[?stale=true]` | [`Machines`] |
 //! | `POST /v1/cluster/init` with [`ClusterInit`] | 200 [`Status`]; 409 when there is a cluster already |
+//! | `GET /v1/cluster/backup` | the state as a file, see [`crate::backup`] |
 //! | `GET /v1/units/NAME/explain` | [`Explanation`] |
 //! | `POST /v1/units/NAME/move` with [`Move`] | 200; 409 with the reason |
 //! | `POST /v1/machines/ID/cordon`, `POST /v1/machines/ID/uncordon` | 200 |

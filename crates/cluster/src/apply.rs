@@ -12,6 +12,7 @@ use crate::{ClusterState, Generation, MachineId, Revision, UnitFile, UnitName};
 impl ClusterState {
     /// What `command` does to the state when it commits at revision `at`; the state itself is left as it is.
     pub fn apply(&self, at: Revision, command: &Command) -> Result<Applied, Rejected> {
+        self.has_level_for(command)?;
         match command {
             Command::InitCluster { id, name } => self.init_cluster(id, name),
             Command::SetUnit { name, file, desired } => self.set_unit(at, name, file.as_ref(), *desired),
@@ -50,6 +51,7 @@ impl ClusterState {
                 self.alter_machine(id, |machine| machine.schedulable = *schedulable)
             }
             Command::MoveUnit { unit, machine, to } => self.move_unit(unit, machine, to.as_ref()),
+            Command::RaiseFeatureLevel { to } => self.raise_feature_level(*to),
         }
     }
 
@@ -58,7 +60,8 @@ impl ClusterState {
             Some(cluster) if cluster.id == id => Ok(unchanged()),
             Some(cluster) => Err(Rejected::ClusterExists { id: cluster.id.clone() }),
             None => {
-                let cluster = Cluster { id: id.into(), name: name.into(), feature_level: 1 };
+                let (id, name, former) = (id.into(), name.into(), Vec::new());
+                let cluster = Cluster { id, name, feature_level: 1, former };
                 Ok(Applied { kind: Kind::Created, change: Some(Change::Cluster(cluster)) })
             }
         }
@@ -158,6 +161,7 @@ impl ClusterState {
     }
 
     fn register_machine(&self, id: &MachineId, info: &MachineInfo) -> Result<Applied, Rejected> {
+        self.may_register(id, info)?;
         if self.machines.contains_key(id) {
             return self.alter_machine(id, |machine| machine.info = info.clone());
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::{ClusterState, Command, Decision, Liveness, MachineId, Scheduler};
+use cluster::{ClusterState, Command, Decision, FEATURE_LEVEL, Liveness, MachineId, Scheduler};
 use store::{ProposeError, Role, Store};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -69,6 +69,10 @@ fn decide(
     }
     if !commands.is_empty() {
         return commands;
+    }
+    if let Some(raise) = state.next_feature_level(FEATURE_LEVEL) {
+        tracing::info!(from = state.feature_level(), "every machine knows newer commands: {raise:?}");
+        return vec![raise];
     }
     let schedule = scheduler.schedule(state);
     for decision in &schedule.decisions {

@@ -149,6 +149,7 @@ async fn serve(
         metadata: config.metadata.clone(),
         memory_bytes: capacity.memory_bytes,
         cpu_millis: capacity.cpu_millis,
+        feature_level: cluster::FEATURE_LEVEL,
     };
     rooms.spawn(presence::run(dynamic.clone(), config.machine.clone(), info, stopping.clone()));
     let marks_dir = config.runtime_dir.join("done");

@@ -250,10 +250,15 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
 /// Moves the store away, whole, to a folder beside it, `DIR.damaged-1` or the next number that is free; that
 /// folder.
 pub fn set_aside(dir: &Path) -> io::Result<PathBuf> {
+    put_aside(dir, "damaged")
+}
+
+/// The same, to `DIR.WHY-1`.
+pub(crate) fn put_aside(dir: &Path, why: &str) -> io::Result<PathBuf> {
     let mut number = 1;
     loop {
         let mut place = dir.to_path_buf().into_os_string();
-        place.push(format!(".damaged-{number}"));
+        place.push(format!(".{why}-{number}"));
         let place = PathBuf::from(place);
         if place.exists() {
             number += 1;

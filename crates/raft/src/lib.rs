@@ -22,6 +22,7 @@ mod peers;
 pub mod probe;
 mod question;
 mod raft_store;
+pub mod renewal;
 pub mod runtime;
 mod server;
 mod snapshot_file;

@@ -3,6 +3,7 @@
 
 mod belonging;
 mod options;
+mod succession;
 mod verbs;
 
 use std::io;
@@ -53,6 +54,8 @@ struct Shared {
     questions: Questions,
     /// Machines with this one's id that were told of in the log.
     told: Told,
+    /// Says where the cluster went on without this machine.
+    succeeded: Mutex<Option<String>>,
 }
 
 impl RaftStore {
@@ -82,6 +85,7 @@ impl RaftStore {
             disk,
             questions: Questions::default(),
             told: Told::default(),
+            succeeded: Mutex::default(),
         });
         let store = RaftStore(shared.clone());
         let seed = shared.options.seed;
@@ -169,6 +173,7 @@ impl Shared {
                     // Not resumed when cancelled: the daemon is stopping.
                     () = self.watch_role(&node) => {}
                     () = self.mend(&node) => {}
+                    () = self.look_for_successor(&node) => {}
                     _ = stop.wait_for(|stop| *stop) => {}
                 }
                 if let Err(error) = node.raft.shutdown().await {
@@ -316,10 +321,16 @@ impl Handler for Shared {
             nonce: self.nonce.clone(),
             version: self.options.version.clone(),
             expects: self.options.bootstrap_expect,
-            formed: identity.map(|identity| Formed {
-                cluster: identity.cluster_id,
-                founders: identity.founders,
-                leader,
+            formed: identity.map(|identity| {
+                let state = self.disk.state().borrow().clone();
+                let record = state.cluster.as_deref().filter(|record| record.id == identity.cluster_id);
+                Formed {
+                    former: record.map(|record| record.former.clone()).unwrap_or_default(),
+                    feature_level: record.map_or(0, |record| record.feature_level),
+                    cluster: identity.cluster_id,
+                    founders: identity.founders,
+                    leader,
+                }
             }),
         }
     }

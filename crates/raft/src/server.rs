@@ -125,8 +125,14 @@ async fn respond<H: Handler>(handler: &H, caller: &Caller, request: Request<Inco
             let Ok(body) = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await else {
                 return status(StatusCode::PAYLOAD_TOO_LARGE);
             };
-            let Ok(envelope) = codec::decode::<Envelope>(&body.to_bytes()) else {
-                return status(StatusCode::BAD_REQUEST);
+            let envelope = match codec::decode::<Envelope>(&body.to_bytes()) {
+                Ok(envelope) => envelope,
+                // It is whole: its sender is newer, and knows by the status that this one is older.
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                    tracing::warn!(%error, "a peer said what is not understood here; upgrade coreinit here");
+                    return status(StatusCode::NOT_IMPLEMENTED);
+                }
+                Err(_) => return status(StatusCode::BAD_REQUEST),
             };
             match codec::encode(&handler.handle(caller, envelope).await) {
                 Ok(body) => Response::new(whole(body)),

@@ -76,6 +76,7 @@ impl Refusal {
                 | ProposeError::Stopped { .. } => StatusCode::SERVICE_UNAVAILABLE,
                 ProposeError::Unknown => StatusCode::GATEWAY_TIMEOUT,
                 ProposeError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+                ProposeError::TooNew(rejected) => rejected_status(rejected),
             },
             Refusal::Read(error) => match error {
                 ReadError::Unformed { .. }
@@ -107,7 +108,9 @@ fn rejected_status(rejected: &Rejected) -> StatusCode {
         | Rejected::MachineNotLost { .. }
         | Rejected::MachineInUse { .. }
         | Rejected::MachineCordoned { .. }
-        | Rejected::AlreadyThere { .. } => StatusCode::CONFLICT,
+        | Rejected::AlreadyThere { .. }
+        | Rejected::MachineTooOld { .. }
+        | Rejected::LevelNotReached { .. } => StatusCode::CONFLICT,
     }
 }
 
