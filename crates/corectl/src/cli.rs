@@ -12,7 +12,7 @@ use clap_complete::engine::ArgValueCompleter;
 use crate::completion::{machines, units, units_or_machines};
 use crate::connect::Connection;
 
-pub use cluster::{BackendName, ClusterCommand, Migrate};
+pub use cluster::{BackendName, Backup, ClusterCommand, Migrate, Offline, Recover, Restore};
 pub use import::{FleetSource, ImportCommand};
 
 /// systemd at the level of the cluster: start unit files on one of many machines.

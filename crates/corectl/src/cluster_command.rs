@@ -4,13 +4,16 @@ use api::Client;
 use api::v1::{ClusterInit, Role, Status};
 
 use crate::cli::{ClusterCommand, Format};
-use crate::{Exit, output};
+use crate::{Exit, backup, output};
 
 pub async fn run(client: &Client, command: &ClusterCommand, format: Format) -> anyhow::Result<Exit> {
     let status = match command {
         ClusterCommand::Init { name } => client.cluster_init(&ClusterInit { name: name.clone() }).await?,
-        // It needs no daemon, and was done before one was asked.
-        ClusterCommand::Migrate(_) => return Ok(Exit::Done),
+        ClusterCommand::Backup(taken) => return backup::run(client, taken, format).await,
+        // They need no daemon, and were done before one was asked.
+        ClusterCommand::Migrate(_) | ClusterCommand::Restore(_) | ClusterCommand::Recover(_) => {
+            return Ok(Exit::Done);
+        }
         ClusterCommand::Status => client.status().await?,
     };
     match format {

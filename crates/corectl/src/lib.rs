@@ -2,12 +2,14 @@
 //! is a wait on the daemon's event stream. Called as `fleetctl` or `fltctl` it is fleet's command (`fleet`).
 
 mod amend;
+mod backup;
 mod cat;
 mod cli;
 mod cluster_command;
 pub mod completion;
 mod connect;
 mod count;
+mod daemon_work;
 mod drain;
 mod explain;
 pub mod fleet;
@@ -21,7 +23,6 @@ mod lookup;
 mod machine_command;
 mod machines;
 mod man;
-mod migrate;
 mod moving;
 mod names;
 pub mod output;
@@ -73,7 +74,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
     match &cli.command {
         Command::Completion { shell } => return completion::script(*shell),
         Command::Man { folder } => return man::run(folder),
-        Command::Cluster(ClusterCommand::Migrate(migrate)) => return migrate::run(migrate),
+        Command::Cluster(ClusterCommand::Migrate(migrate)) => return daemon_work::migrate(migrate),
+        Command::Cluster(ClusterCommand::Restore(restore)) => return daemon_work::restore(restore),
+        Command::Cluster(ClusterCommand::Recover(recover)) => return daemon_work::recover(recover),
         Command::FdForward { socket } => return forward::run(socket).await,
         Command::Verify { .. } => {
             output::problem("units are not signed any more; there is nothing to verify");

@@ -76,6 +76,15 @@ pub struct Flags {
     /// Only move the state from the other backend to this one, and end
     #[arg(long, value_name = "BACKEND", hide = true)]
     pub migrate_to: Option<Backend>,
+    /// Only make this machine the first member of a new cluster with the state of this backup, and end
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub restore: Option<PathBuf>,
+    /// Only make this machine the only member of its cluster's next life, and end
+    #[arg(long, hide = true)]
+    pub recover: bool,
+    /// Whoever asks for that knows what becomes of the store that is there
+    #[arg(long, hide = true)]
+    pub sure: bool,
     /// Only look at the store in this folder, and end
     #[arg(long, value_name = "DIR", hide = true)]
     pub check_store: Option<PathBuf>,
@@ -291,6 +300,14 @@ impl Config {
 
     pub fn units_dir(&self) -> PathBuf {
         self.runtime_dir.join("units")
+    }
+
+    /// Where peers reach this machine, as the daemon itself says it once it listens for others.
+    pub fn peer_address(&self) -> &str {
+        match (&self.advertise, is_loopback(&self.listen)) {
+            (Some(address), false) => address,
+            _ => &self.listen,
+        }
     }
 
     /// The address that people are shown: `public_ip`, or the one peers use, without its port.

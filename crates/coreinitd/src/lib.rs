@@ -3,12 +3,16 @@
 
 pub mod agent;
 pub mod asking;
+pub mod backup;
 pub mod capacity;
 pub mod config;
 pub mod http;
 pub mod leader;
 pub mod leave;
 pub mod migrate;
+pub mod offline;
 pub mod presence;
+pub mod recover;
+pub mod restore;
 pub mod run;
 pub mod systemd;

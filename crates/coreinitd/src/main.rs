@@ -1,8 +1,7 @@
 //! `coreinitd`: reads what it was told, and runs until it is told to stop.
 
-use anyhow::Context;
 use clap::Parser;
-use coreinitd::config::{Backend, Config, Flags};
+use coreinitd::config::{Config, Flags};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -12,8 +11,8 @@ fn main() -> std::process::ExitCode {
     if let Some(dir) = &flags.check_store {
         return coreinitd::run::check_store(dir, flags.engine.unwrap_or_default()).into();
     }
-    if let Some(to) = flags.migrate_to {
-        return match migrate(flags, to) {
+    if let Some(done) = coreinitd::offline::act(&flags) {
+        return match done {
             Ok(said) => {
                 println!("{said}");
                 std::process::ExitCode::SUCCESS
@@ -43,15 +42,6 @@ fn start(flags: &Flags) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(coreinitd::run::run(config))
-}
-
-fn migrate(mut flags: Flags, to: Backend) -> anyhow::Result<String> {
-    // Both ends are configured in one file; which of them is in use now does not matter.
-    flags.backend = Some(Backend::Etcd);
-    let config = Config::load(&flags)?;
-    let etcd = config.etcd.clone().context("no etcd is configured")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(coreinitd::migrate::migrate(&config, &etcd, to))
 }
 
 /// To the journal with fields when systemd started us, else to standard error.

@@ -115,6 +115,14 @@ fn transport(config: &Config, stopping: &watch::Receiver<bool>) -> anyhow::Resul
     Ok(Arc::new(Tls::new(keyring)))
 }
 
+/// For a question to other machines while no daemon runs here.
+pub(crate) fn offline_transport(config: &Config) -> anyhow::Result<Arc<dyn Transport>> {
+    let Some(path) = &config.cluster_secret_file else { return Ok(Arc::new(Tcp)) };
+    let secret = Secret::read(path).context("cannot use cluster_secret_file")?;
+    let keyring = Keyring::new(Authority::of(&secret)?, config.machine.clone())?;
+    Ok(Arc::new(Tls::new(keyring)))
+}
+
 /// Everything but the store's and systemd's beginnings: those differ in tests.
 async fn serve(
     config: Config,
@@ -272,8 +280,8 @@ fn open_disk(config: &Config) -> anyhow::Result<Disk> {
             tracing::error!(dir = %dir.display(), "the store will not be used: {damage}");
             if config.join.is_empty() {
                 bail!(
-                    "{damage}. No other machine holds this state: `join` names none. Put a backup in the \
-                     place of {} (`corectl cluster restore`), or move it away to begin anew",
+                    "{damage}. No other machine holds this state: `join` names none. Put a backup in its \
+                     place (corectl cluster restore --replace FILE), or move {} away to begin anew",
                     dir.display()
                 );
             }

@@ -55,8 +55,8 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     if crc32fast::hash(body) != u32::from_le_bytes(crc) {
         return Err(bad("has a wrong checksum"));
     }
-    let (value, consumed) = bincode::serde::decode_from_slice(body, config())
-        .map_err(|error| newer(&error.to_string()))?;
+    let (value, consumed) =
+        bincode::serde::decode_from_slice(body, config()).map_err(|error| newer(&error.to_string()))?;
     if consumed != body.len() {
         return Err(newer("it goes on after its end"));
     }

@@ -40,7 +40,8 @@ pub struct Heard {
 pub fn step(me: &Hello, heard: &[Heard]) -> Step {
     let mut hellos: Vec<&Hello> = heard.iter().filter_map(|h| h.hello.as_ref().ok()).collect();
     // Machines whose cluster went on without them have nothing to say.
-    let over: Vec<&String> = hellos.iter().filter_map(|h| h.formed.as_ref()).flat_map(|f| &f.former).collect();
+    let over: Vec<&String> =
+        hellos.iter().filter_map(|h| h.formed.as_ref()).flat_map(|f| &f.former).collect();
     hellos.retain(|hello| hello.formed.as_ref().is_none_or(|formed| !over.contains(&&formed.cluster)));
     let newer = |formed: &&Formed| formed.feature_level > FEATURE_LEVEL;
     if let Some(formed) = hellos.iter().filter_map(|h| h.formed.as_ref()).find(newer) {

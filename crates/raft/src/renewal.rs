@@ -115,3 +115,14 @@ pub async fn alive(
     }
     (living, leader)
 }
+
+/// Who of these says that it belongs to a cluster that has a leader: its address, and the cluster's id.
+pub async fn led(transport: Arc<dyn Transport>, addresses: &[String]) -> Option<(String, String)> {
+    let peers = Peers::new(transport);
+    let asked = addresses.iter().map(|address| async {
+        let hello = peers.hello(address, None, HELLO_TIMEOUT).await.ok()?;
+        let formed = hello.formed.filter(|formed| formed.leader.is_some())?;
+        Some((address.clone(), formed.cluster))
+    });
+    futures::future::join_all(asked).await.into_iter().flatten().next()
+}

@@ -76,6 +76,7 @@ fn info() -> MachineInfo {
         metadata: BTreeMap::from([("region".into(), "eu".into())]),
         memory_bytes: 1 << 34,
         cpu_millis: 8000,
+        feature_level: 2,
     }
 }
 
@@ -123,6 +124,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("command-remove-machine", Command::RemoveMachine { id: m.clone() }),
         ("command-set-schedulable", Command::SetSchedulable { id: m.clone(), schedulable: false }),
         ("command-move-unit", Command::MoveUnit { unit: a, machine: m, to: Some(machine("m2")) }),
+        ("command-raise-feature-level", Command::RaiseFeatureLevel { to: 2 }),
     ]
 }
 
@@ -146,10 +148,11 @@ fn every_command_has_a_file() {
             Command::RemoveMachine { .. } => "command-remove-machine",
             Command::SetSchedulable { .. } => "command-set-schedulable",
             Command::MoveUnit { .. } => "command-move-unit",
+            Command::RaiseFeatureLevel { .. } => "command-raise-feature-level",
         };
         assert_eq!(name, expected);
     }
-    assert_eq!(names.len(), 14);
+    assert_eq!(names.len(), 15);
 }
 
 #[test]
@@ -210,7 +213,15 @@ fn outcomes_are_read_as_ever() {
         Err(Rejected::MachineNotLost { machine: m.clone() }),
         Err(Rejected::MachineInUse { machine: m.clone(), unit: name.clone() }),
         Err(Rejected::MachineCordoned { machine: m.clone() }),
-        Err(Rejected::AlreadyThere { machine: m, name }),
+        Err(Rejected::AlreadyThere { machine: m.clone(), name }),
+        Err(Rejected::MachineTooOld {
+            machine: m,
+            name: "h1".into(),
+            version: "0.1.0".into(),
+            knows: 1,
+            needs: 2,
+        }),
+        Err(Rejected::LevelNotReached { needs: 2, at: 1 }),
     ];
     check("reply", &Reply(outcomes));
 }

@@ -6,6 +6,7 @@
 //! It needs root and what `rack/README.md` lists. `HX_NAME` gives the rack another name, so that two can run
 //! at once. Measurements are printed as they are made.
 
+mod backup;
 mod behind;
 mod damage;
 mod etcd;
@@ -23,6 +24,7 @@ mod start;
 mod together;
 mod trouble;
 mod twin;
+mod upgrade;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -61,6 +63,12 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("a_machine_without_power_loses_its_units", loss::a_machine_without_power_loses_its_units),
     ("nothing_acknowledged_is_lost", loss::nothing_acknowledged_is_lost),
     ("the_state_may_be_kept_in_etcd", etcd::the_state_may_be_kept_in_etcd),
+    (
+        "a_rolling_restart_loses_no_write_and_stops_no_unit",
+        upgrade::a_rolling_restart_loses_no_write_and_stops_no_unit,
+    ),
+    ("one_survivor_recovers_the_cluster", backup::one_survivor_recovers_the_cluster),
+    ("a_backup_brings_everything_back", backup::a_backup_brings_everything_back),
     ("killed_daemons_lose_nothing", kills::killed_daemons_lose_nothing),
     ("a_damaged_store_is_set_aside", damage::a_damaged_store_is_set_aside),
     ("a_global_unit_is_on_machines_that_come_later", joining::a_global_unit_is_on_machines_that_come_later),

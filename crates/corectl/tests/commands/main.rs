@@ -2,6 +2,7 @@
 //! machines are played by the tests.
 
 mod asking;
+mod backing_up;
 mod importing;
 mod placing;
 mod play;

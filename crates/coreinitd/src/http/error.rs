@@ -38,6 +38,9 @@ pub(super) enum Refusal {
     NoLeader { hint: String, silent: Option<Duration> },
     #[error("{0} journals are open already, which is the limit")]
     TooManyJournals(usize),
+    /// The state is larger than any store takes, or is of no cluster.
+    #[error("cannot make a backup: {0}")]
+    NoBackup(String),
     /// There is no machine to ask.
     #[error("{0}")]
     Nowhere(String),
@@ -66,6 +69,7 @@ impl Refusal {
             Refusal::TooManyStreams(_) | Refusal::TooManyJournals(_) | Refusal::NoLeader { .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Refusal::NoBackup(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Refusal::Nowhere(_) => StatusCode::CONFLICT,
             Refusal::Unanswered(_) => StatusCode::BAD_GATEWAY,
             Refusal::Rejected(rejected) => rejected_status(rejected),

@@ -4,6 +4,7 @@
 //! It turns requests into commands and states into views, and decides nothing else. It knows neither systemd
 //! nor how the state is kept. Called by the daemon's `run`.
 
+mod backup;
 mod error;
 mod events;
 mod feed;
@@ -145,6 +146,7 @@ pub fn router(parts: HttpParts) -> (Router, Background) {
     let room = Arc::new(Room { parts, placement, feed, leaderless, requests: Requests::default(), journals });
     let router = Router::new()
         .merge(v1::routes())
+        .merge(backup::routes())
         .merge(journal::routes())
         .merge(placing::routes())
         .merge(fleet::routes())
