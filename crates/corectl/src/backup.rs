@@ -40,7 +40,8 @@ fn told(head: &Head, bytes: usize) -> String {
     )
 }
 
-/// For its owner alone: unit files may hold secrets. A file of that name is replaced when the new one is there.
+/// For its owner alone: unit files may hold secrets. A file of that name is replaced when the new one is
+/// there.
 fn keep(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(format!(".partial-{}", std::process::id()));

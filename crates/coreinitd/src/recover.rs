@@ -67,8 +67,9 @@ pub async fn recover(config: &Config, sure: bool) -> anyhow::Result<String> {
         aside.map(|aside| format!("\nthe former store is in {}", aside.display())).unwrap_or_default();
     Ok(format!(
         "recovered {what}\nit goes on as cluster {id}, with this machine as its only member{aside}\nnext: \
-         systemctl start coreinitd; where a store of the former cluster is left ({others}), move it away \
-         (mv /var/lib/coreinit /var/lib/coreinit.old) and start coreinitd: it joins as a new member"
+         systemctl start coreinitd; where a store of the former cluster is left ({others}), move it away (mv \
+         {dir} {dir}.old) and start coreinitd: it joins as a new member",
+        dir = dir.display()
     ))
 }
 

@@ -67,9 +67,9 @@ async fn into_store(
         said.push_str(&format!("\nwhat was in {} is in {} now", dir.display(), aside.display()));
     }
     said.push_str(&format!(
-        "\nnext: systemctl start coreinitd; on each other machine move the store away (mv /var/lib/coreinit \
-         /var/lib/coreinit.old) and start coreinitd there before this one: it joins when its `join` names \
-         {address}"
+        "\nnext: on each other machine, move the store away (mv {dir} {dir}.old) and start coreinitd; then \
+         systemctl start coreinitd here. They join when their `join` names {address}",
+        dir = dir.display()
     ));
     Ok(said)
 }

@@ -18,8 +18,8 @@ pub enum ClusterCommand {
     Backup(Backup),
     /// Make this machine the first of a new cluster with the state of a backup, while no daemon runs here
     Restore(Restore),
-    /// Make this machine the only one of a new cluster, of what is in its store, when most of the machines that
-    /// vote are gone for good; while no daemon runs here
+    /// Make this machine the only one of a new cluster, of what is in its store, when most of the machines
+    /// that vote are gone for good; while no daemon runs here
     Recover(Recover),
     /// Move the cluster's state from the daemons into an etcd, or back, while no daemon runs
     Migrate(Migrate),
