@@ -12,6 +12,8 @@ pub struct Reads {
     pub keys: Vec<Key>,
     /// Every assignment, those to come too.
     pub all_assignments: bool,
+    /// Every machine, those to come too.
+    pub all_machines: bool,
 }
 
 /// What `apply` looks at for this command.
@@ -23,7 +25,9 @@ pub fn reads(command: &Command) -> Reads {
             vec![Key::Unit(unit.clone()), Key::Assignment(unit.clone()), Key::Machine(machine.clone())]
         }
         Command::Unassign { unit, .. } => vec![Key::Assignment(unit.clone())],
-        Command::RegisterMachine { id, .. } => vec![Key::Machine(id.clone()), Key::Expelled(id.clone())],
+        Command::RegisterMachine { id, .. } => {
+            vec![Key::Machine(id.clone()), Key::Expelled(id.clone()), Key::Cluster]
+        }
         Command::SetMachineMetadata { id, .. }
         | Command::SetSchedulable { id, .. }
         | Command::RemoveMachine { id } => vec![Key::Machine(id.clone())],
@@ -42,9 +46,13 @@ pub fn reads(command: &Command) -> Reads {
         Command::InvitePerson { name, .. } | Command::RemovePerson { name } => {
             vec![Key::Person(name.clone())]
         }
+        Command::RaiseFeatureLevel { .. } => vec![Key::Cluster],
     };
-    let all_assignments = matches!(command, Command::RemoveMachine { .. } | Command::Expel { .. });
-    Reads { keys, all_assignments }
+    Reads {
+        keys,
+        all_assignments: matches!(command, Command::RemoveMachine { .. } | Command::Expel { .. }),
+        all_machines: matches!(command, Command::RaiseFeatureLevel { .. }),
+    }
 }
 
 /// Whether the command is the leader's decision: a machine that does not lead any more must not have it made.
@@ -54,7 +62,8 @@ pub fn is_leaders(command: &Command) -> bool {
         | Command::Unassign { .. }
         | Command::MarkLost { .. }
         | Command::MarkReady { .. }
-        | Command::Forget { .. } => true,
+        | Command::Forget { .. }
+        | Command::RaiseFeatureLevel { .. } => true,
         Command::InitCluster { .. }
         | Command::SetUnit { .. }
         | Command::DestroyUnit { .. }
@@ -94,7 +103,11 @@ mod tests {
             let mut seen = ClusterState { revision: state.revision, ..ClusterState::default() };
             for change in records(&state) {
                 let (key, _) = encode(&change);
-                let all = reads.all_assignments && matches!(key, Key::Assignment(_));
+                let all = match key {
+                    Key::Assignment(_) => reads.all_assignments,
+                    Key::Machine(_) => reads.all_machines,
+                    _ => false,
+                };
                 if all || reads.keys.contains(&key) {
                     seen.put(change);
                 }

@@ -23,6 +23,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::backup::{BACKUP_BYTES_MAX, Backup, BackupError};
 use crate::context::{Context, ContextError};
 use crate::events::Events;
 use crate::fleet::ErrorBody;
@@ -38,8 +39,11 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Forming a cluster writes and syncs a new store before it answers.
 pub const INIT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The largest answer that is read: some ten thousand units.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// A large one, from the daemon of a machine that is busy, through a slow tunnel.
+pub const BACKUP_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The largest answer that is read: some ten thousand units, or the largest backup.
+const ANSWER_BYTES_MAX: usize = BACKUP_BYTES_MAX;
 
 /// An address of 64 KiB is more than HTTP libraries take. With more names than fit, all units are asked for.
 const QUERY_BYTES_MAX: usize = 32 << 10;
@@ -102,6 +106,8 @@ pub enum ClientError {
     TooLarge { request: String },
     #[error("cannot read the answer to {request}")]
     Decode { request: String, source: serde_json::Error },
+    #[error("the answer to {request} is no whole backup")]
+    Backup { request: String, source: BackupError },
 }
 
 impl ClientError {
@@ -121,6 +127,7 @@ impl ClientError {
             | ClientError::Distrust(_)
             | ClientError::Context(_)
             | ClientError::TooLarge { .. }
+            | ClientError::Backup { .. }
             | ClientError::Decode { .. } => false,
         }
     }
@@ -242,6 +249,16 @@ impl Client {
     /// Makes a new cluster of the daemon's machine alone.
     pub async fn cluster_init(&self, init: &ClusterInit) -> Result<Status, ClientError> {
         self.post("/v1/cluster/init", init, INIT_TIMEOUT).await
+    }
+
+    /// The cluster's state as a backup file, whole and checked.
+    pub async fn backup(&self) -> Result<(Backup, Bytes), ClientError> {
+        let request = "GET /v1/cluster/backup".to_string();
+        let bytes = self.exchange(Method::GET, "/v1/cluster/backup", None, BACKUP_TIMEOUT).await?;
+        match Backup::from_bytes(&bytes) {
+            Ok(backup) => Ok((backup, bytes)),
+            Err(source) => Err(ClientError::Backup { request, source }),
+        }
     }
 
     /// What stands and then every change; or, with `after`, only what changed since that revision, if the

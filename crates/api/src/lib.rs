@@ -3,6 +3,7 @@
 //! These types share the newtypes of `cluster` with the log, never its structs: each form is versioned on its
 //! own.
 
+pub mod backup;
 mod client;
 mod context;
 mod events;

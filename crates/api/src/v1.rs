@@ -20,6 +20,7 @@
 //! | `POST /v1/cluster/invite` with [`Invite`] | 200 [`crate::Context`], whose key is nowhere else; 409 |
 //! | `POST /v1/cluster/uninvite` with [`Uninvite`] | 200; 409 when nobody is called that |
 //! | `GET /v1/cluster/people[?stale=true]` | [`People`] |
+//! | `GET /v1/cluster/backup` | the state as a file, see [`crate::backup`] |
 //! | `GET /v1/units/NAME/explain` | [`Explanation`] |
 //! | `POST /v1/units/NAME/move` with [`Move`] | 200; 409 with the reason |
 //! | `POST /v1/machines/ID/cordon`, `POST /v1/machines/ID/uncordon` | 200 |

@@ -13,6 +13,7 @@ use crate::{ClusterState, Generation, MachineId, Revision, UnitFile, UnitName};
 impl ClusterState {
     /// What `command` does to the state when it commits at revision `at`; the state itself is left as it is.
     pub fn apply(&self, at: Revision, command: &Command) -> Result<Applied, Rejected> {
+        self.has_level_for(command)?;
         match command {
             Command::InitCluster { id, name } => self.init_cluster(id, name),
             Command::SetUnit { name, file, desired } => self.set_unit(at, name, file.as_ref(), *desired),
@@ -61,6 +62,7 @@ impl ClusterState {
                 Some(_) => Ok(removed(Change::Person(name.clone(), None))),
                 None => Err(Rejected::PersonUnknown { name: name.clone() }),
             },
+            Command::RaiseFeatureLevel { to } => self.raise_feature_level(*to),
         }
     }
 
@@ -69,7 +71,8 @@ impl ClusterState {
             Some(cluster) if cluster.id == id => Ok(unchanged()),
             Some(cluster) => Err(Rejected::ClusterExists { id: cluster.id.clone() }),
             None => {
-                let cluster = Cluster { id: id.into(), name: name.into(), feature_level: 1 };
+                let (id, name, former) = (id.into(), name.into(), Vec::new());
+                let cluster = Cluster { id, name, feature_level: 1, former };
                 Ok(Applied { kind: Kind::Created, change: Some(Change::Cluster(cluster)) })
             }
         }
@@ -172,6 +175,7 @@ impl ClusterState {
         if self.expelled.contains_key(id) {
             return Err(Rejected::MachineExpelled { machine: id.clone() });
         }
+        self.may_register(id, info)?;
         if self.machines.contains_key(id) {
             return self.alter_machine(id, |machine| machine.info = info.clone());
         }

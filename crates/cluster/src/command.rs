@@ -120,6 +120,11 @@ pub enum Command {
     RemovePerson {
         name: PersonName,
     },
+    /// From here on, commands up to that feature level may be proposed. Refused while a machine is registered
+    /// that does not know it; it never falls again.
+    RaiseFeatureLevel {
+        to: u32,
+    },
 }
 
 /// One record put or deleted: the whole effect of a command.
@@ -199,4 +204,11 @@ pub enum Rejected {
     PersonInvited { name: PersonName },
     #[error("nobody called {name} is invited")]
     PersonUnknown { name: PersonName },
+    #[error(
+        "this needs feature level {needs}, and {name} (machine {machine}) knows {knows}: its coreinit is \
+         {version}; upgrade coreinit there"
+    )]
+    MachineTooOld { machine: MachineId, name: String, version: String, knows: u32, needs: u32 },
+    #[error("this needs feature level {needs}, and the cluster is at {at}; try again in a moment")]
+    LevelNotReached { needs: u32, at: u32 },
 }

@@ -113,6 +113,9 @@ pub struct MachineInfo {
     pub memory_bytes: u64,
     /// All its processors, in thousandths of one; 0 when unknown, and then they are not counted.
     pub cpu_millis: u64,
+    /// The newest commands that it knows, see [`crate::FEATURE_LEVEL`]; 0 counts as 1.
+    #[serde(default)]
+    pub feature_level: u32,
 }
 
 /// Whether the leader hears from a machine.
@@ -184,6 +187,24 @@ pub struct Cluster {
     pub name: String,
     /// The newest command that may be proposed: every member must know it.
     pub feature_level: u32,
+    /// The ids of the clusters that this one goes on from: restored from their backup, or recovered from one
+    /// of their machines. The newest last, [`FORMER_MAX`] of them. Their members' stores are of no use here.
+    #[serde(default)]
+    pub former: Vec<String>,
+}
+
+/// Ids of former clusters that are kept: whoever comes back with an older store is a stranger.
+pub const FORMER_MAX: usize = 16;
+
+impl Cluster {
+    /// The same cluster in a new life, in which the stores of the former one's members have no part.
+    pub fn renewed(&self, id: String) -> Cluster {
+        let mut former = self.former.clone();
+        former.push(self.id.clone());
+        let surplus = former.len().saturating_sub(FORMER_MAX);
+        former.drain(..surplus);
+        Cluster { id, former, ..self.clone() }
+    }
 }
 
 /// What lets machines in. Written by an administrator, and by each machine that uses it.

@@ -13,7 +13,10 @@ use clap_complete::engine::ArgValueCompleter;
 use crate::completion::{machines, units, units_or_machines};
 use crate::connect::Connection;
 
-pub use cluster::{BackendName, ClusterCommand, Join, Leave, Migrate, Remove, TokenCommand, TokenWish};
+pub use cluster::{
+    BackendName, Backup, ClusterCommand, Join, Leave, Migrate, Offline, Recover, Remove, Restore,
+    TokenCommand, TokenWish,
+};
 pub use context::{ContextCommand, Invite};
 pub use import::{FleetSource, ImportCommand};
 

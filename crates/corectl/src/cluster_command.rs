@@ -5,7 +5,7 @@ use api::membership::TokenWish;
 use api::v1::{ClusterInit, Role, Status};
 
 use crate::cli::{ClusterCommand, Format};
-use crate::{Exit, membership, output, people, token};
+use crate::{Exit, backup, membership, output, people, token};
 
 /// The token that comes with a new cluster.
 const INVITATION_SECONDS: u64 = 24 * 3600;
@@ -21,8 +21,11 @@ pub async fn run(client: &Client, command: &ClusterCommand, format: Format) -> a
         ClusterCommand::Invite(invite) => return people::invite(client, invite).await,
         ClusterCommand::Uninvite { name } => return people::uninvite(client, name).await,
         ClusterCommand::People => return people::list(client, format).await,
-        // It needs no daemon, and was done before one was asked.
-        ClusterCommand::Migrate(_) => return Ok(Exit::Done),
+        ClusterCommand::Backup(taken) => return backup::run(client, taken, format).await,
+        // They need no daemon, and were done before one was asked.
+        ClusterCommand::Migrate(_) | ClusterCommand::Restore(_) | ClusterCommand::Recover(_) => {
+            return Ok(Exit::Done);
+        }
         ClusterCommand::Status => client.status().await?,
     };
     show(&status, format)?;

@@ -2,6 +2,7 @@
 //! is a wait on the daemon's event stream. Called as `fleetctl` or `fltctl` it is fleet's command (`fleet`).
 
 mod amend;
+mod backup;
 mod cat;
 mod cli;
 mod cluster_command;
@@ -10,6 +11,7 @@ mod connect;
 mod context_command;
 mod contexts;
 mod count;
+mod daemon_work;
 mod date;
 mod drain;
 mod explain;
@@ -25,7 +27,6 @@ mod machine_command;
 mod machines;
 mod man;
 mod membership;
-mod migrate;
 mod moving;
 mod names;
 pub mod output;
@@ -79,8 +80,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
     match &cli.command {
         Command::Completion { shell } => return completion::script(*shell),
         Command::Man { folder } => return man::run(folder),
-        Command::Cluster(ClusterCommand::Migrate(migrate)) => return migrate::run(migrate),
         Command::Context(command) => return context_command::run(command, output),
+        Command::Cluster(ClusterCommand::Migrate(migrate)) => return daemon_work::migrate(migrate),
+        Command::Cluster(ClusterCommand::Restore(restore)) => return daemon_work::restore(restore),
+        Command::Cluster(ClusterCommand::Recover(recover)) => return daemon_work::recover(recover),
         Command::FdForward { socket } => return forward::run(socket).await,
         Command::Verify { .. } => {
             output::problem("units are not signed any more; there is nothing to verify");

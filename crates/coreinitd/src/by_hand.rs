@@ -235,6 +235,19 @@ impl Listener for Nobody {
     }
 }
 
+/// After a store was put in the place of another: a machine that is a member by hand is the first of a cluster
+/// again, which has its secret, and nobody to ask for anything.
+pub fn keep_secret(config: &Config) -> anyhow::Result<()> {
+    if !config.by_hand {
+        return Ok(());
+    }
+    let secret = match &config.trust {
+        Some(trust) => trust.secret.clone(),
+        None => hex(Secret::random()?.expose()),
+    };
+    Ok(Trust { secret, join: Vec::new(), init: None }.write(&config.data_dir)?)
+}
+
 /// What is left of a membership that has ended: nothing but the old store, in a folder of its own.
 pub fn forget(dir: &Path, machine: &MachineId) -> anyhow::Result<()> {
     Trust::remove(dir)?;

@@ -82,6 +82,15 @@ pub struct Flags {
     /// Only move the state from the other backend to this one, and end
     #[arg(long, value_name = "BACKEND", hide = true)]
     pub migrate_to: Option<Backend>,
+    /// Only make this machine the first member of a new cluster with the state of this backup, and end
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub restore: Option<PathBuf>,
+    /// Only make this machine the only member of its cluster's next life, and end
+    #[arg(long, hide = true)]
+    pub recover: bool,
+    /// Whoever asks for that knows what becomes of the store that is there
+    #[arg(long, hide = true)]
+    pub sure: bool,
     /// Only look at the store in this folder, and end
     #[arg(long, value_name = "DIR", hide = true)]
     pub check_store: Option<PathBuf>,
@@ -343,6 +352,14 @@ impl Config {
         self.runtime_dir.join("units")
     }
 
+    /// Where peers reach this machine, as the daemon itself says it once it listens for others.
+    pub fn peer_address(&self) -> &str {
+        match (&self.advertise, is_loopback(&self.listen)) {
+            (Some(address), false) => address,
+            _ => &self.listen,
+        }
+    }
+
     /// The address that people are shown: `public_ip`, or the one peers use, without its port.
     pub fn address(&self) -> String {
         if let Some(address) = &self.public_ip {
@@ -385,108 +402,4 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(file: &str, expected: Result<fn(&Config) -> bool, &str>) {
-        // No machine has been made a member there.
-        let data_dir = Some("/nonexistent".into());
-        let flags = Flags { machine_id: Some("m1".into()), data_dir, ..Flags::default() };
-        let file = toml::from_str::<File>(file).map_err(anyhow::Error::from);
-        let merged = file.and_then(|file| Config::merge(&flags, file, FleetConf::default()));
-        match (merged, expected) {
-            (Ok(config), Ok(holds)) => assert!(holds(&config), "{config:?}"),
-            (Err(error), Err(text)) => assert!(format!("{error:#}").contains(text), "{error:#}"),
-            (got, _) => panic!("unexpected: {got:?}"),
-        }
-    }
-
-    #[test]
-    fn an_empty_file_is_a_machine_that_joins_by_hand() {
-        check("", Ok(|c| c.by_hand && c.listen == "0.0.0.0:7340" && !c.exposed && c.join.is_empty()));
-        check("listen = '127.0.0.1'", Ok(|c| !c.by_hand && c.listen == "127.0.0.1:7340" && !c.exposed));
-        check("insecure_transport = true", Ok(|c| !c.by_hand && c.listen == "127.0.0.1:7340"));
-    }
-
-    #[test]
-    fn the_port_opens_only_when_told_twice() {
-        check("join = ['10.1.2.4']", Err("set cluster_secret_file"));
-        check("listen = '10.1.2.3'", Ok(|c| c.by_hand && !c.exposed));
-        check(
-            "listen = '10.1.2.3'\ncluster_secret_file = '/etc/coreinit/secret'",
-            Ok(|c| !c.exposed && !c.by_hand && c.advertise.as_deref() == Some("10.1.2.3:7340")),
-        );
-        check(
-            "listen = '10.1.2.3'\ninsecure_transport = true",
-            Ok(|c| c.exposed && c.advertise.as_deref() == Some("10.1.2.3:7340") && c.address() == "10.1.2.3"),
-        );
-    }
-
-    #[test]
-    fn the_api_opens_beyond_loopback_only_when_told_twice() {
-        check("api_listen = ['127.0.0.1:49153', '[::1]:1']", Ok(|c| c.api_listen.len() == 2 && !c.exposed));
-        check("api_listen = ['0.0.0.0:49153']", Err("insecure_transport = true"));
-        check("api_listen = ['[::]:49153']", Err("insecure_transport = true"));
-        check("api_listen = ['example.org:49153']", Err("insecure_transport = true"));
-        check("api_listen = ['127.0.0.1']", Err("has no port"));
-        check(
-            "api_listen = ['10.0.0.1:1']\ninsecure_transport = true\nfleet_socket = '/run/fleet.sock'",
-            Ok(|c| !c.exposed && c.fleet_socket.as_deref() == Some(std::path::Path::new("/run/fleet.sock"))),
-        );
-    }
-
-    #[test]
-    fn people_are_served_by_their_certificates() {
-        check("api_tls_listen = '0.0.0.0'\nlisten = '127.0.0.1'", Err("set cluster_secret_file"));
-        check(
-            "api_tls_listen = '0.0.0.0'\ncluster_secret_file = '/s'\nsocket_role = 'viewer'",
-            Ok(|c| {
-                c.api_tls_listen.as_deref() == Some("0.0.0.0:7421")
-                    && (c.socket_role, c.api_listen_role) == (PersonRole::Viewer, PersonRole::Operator)
-            }),
-        );
-        check("api_listen_role = 'root'", Err("api_listen_role"));
-    }
-
-    #[test]
-    fn fleets_file_is_under_our_own() {
-        let flags = Flags { machine_id: Some("m".into()), ..Flags::default() };
-        let text = "verbosity=1\npublic_ip=192.0.2.1\nmetadata=a=fleet,b=fleet\nagent_ttl=30s\n";
-        let fleet = fleet_conf::read(text, []);
-        let merge = |file: &str| Config::merge(&flags, toml::from_str(file).unwrap(), fleet.clone()).unwrap();
-        let config = merge("");
-        assert_eq!((config.address(), config.log.as_str()), ("192.0.2.1".into(), LOG_VERBOSE));
-        assert_eq!(config.machine_lost_after, Duration::from_secs(30));
-        let config = merge(
-            "machine_lost_after = '9s'\npublic_ip = '192.0.2.2'\nlog = 'warn'\n[metadata]\na = 'ours'\n",
-        );
-        assert_eq!((config.address(), config.log.as_str()), ("192.0.2.2".into(), "warn"));
-        assert_eq!(config.machine_lost_after, Duration::from_secs(9));
-        assert_eq!((&*config.metadata["a"], &*config.metadata["b"]), ("ours", "fleet"));
-    }
-
-    #[test]
-    fn slips_are_named() {
-        check("bootstrap_expects = 3", Err("bootstrap_expects"));
-        check("bootstrap_expect = 3", Err("`join` names no machines"));
-        check("machine_lost_after = 'soon'", Err("is no time span"));
-        check("machine_lost_after = '1s'", Err("too short"));
-        check("machine_id = 'a b'", Ok(|c| c.machine.as_str() == "m1"));
-    }
-
-    #[test]
-    fn three_equal_lines() {
-        check(
-            "bootstrap_expect = 3\njoin = ['a', 'b:1', 'c']\nlisten = '127.0.0.1'",
-            Ok(|c| c.bootstrap_expect == 3 && c.join == ["a:7340", "b:1", "c:7340"]),
-        );
-    }
-
-    #[test]
-    fn flags_win_over_the_file() {
-        let flags = Flags { machine_id: Some("m".into()), socket: Some("/s".into()), ..Flags::default() };
-        let file = toml::from_str("socket = '/other'\ndata_dir = '/d'").unwrap();
-        let config = Config::merge(&flags, file, FleetConf::default()).unwrap();
-        assert_eq!((config.socket, config.data_dir), ("/s".into(), "/d".into()));
-    }
-}
+mod tests;

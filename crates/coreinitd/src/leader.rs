@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::{ClusterState, Command, Decision, Liveness, MachineId, Scheduler};
+use cluster::{ClusterState, Command, Decision, FEATURE_LEVEL, Liveness, MachineId, Scheduler};
 use store::{ProposeError, Role, Store};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -81,6 +81,10 @@ fn decide(
         return commands;
     }
     let revision = state.revision.0;
+    if let Some(raise) = state.next_feature_level(FEATURE_LEVEL) {
+        tracing::info!(from = state.feature_level(), "every machine knows newer commands: {raise:?}");
+        return vec![raise];
+    }
     let schedule = scheduler.schedule(state);
     for decision in &schedule.decisions {
         match decision {
@@ -111,4 +115,41 @@ async fn propose(store: &dyn Store, commands: &[Command]) -> Result<(), ProposeE
         Err(error) => tracing::warn!(%error, count = commands.len(), "decisions were not committed"),
     }
     committed.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::MachineInfo;
+    use store::MemoryStore;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    /// While one machine knows less, the level stays; when the last one knows more, it rises by itself.
+    #[tokio::test]
+    async fn the_level_rises_with_the_last_machine() {
+        let id = |text| MachineId::new(text).unwrap();
+        let store = Arc::new(MemoryStore::new(id("m1")));
+        let register = |machine, feature_level| {
+            let info = MachineInfo { feature_level, ..MachineInfo::default() };
+            vec![Command::RegisterMachine { id: id(machine), info }]
+        };
+        let propose = async |commands| store.propose(commands, Instant::now() + LIMIT).await.unwrap();
+        propose(vec![Command::InitCluster { id: "c".into(), name: "c".into() }]).await;
+        propose(register("m1", FEATURE_LEVEL)).await;
+        propose(register("m2", FEATURE_LEVEL - 1)).await;
+        let state = store.state().borrow().clone();
+        let decided = decide(&mut Scheduler::default(), &state, &BTreeMap::new(), LIMIT);
+        assert_eq!(decided, [], "m2 could not read more");
+
+        let (stop, stopping) = watch::channel(false);
+        let leader = tokio::spawn(run(store.clone(), LIMIT, stopping));
+        propose(register("m2", FEATURE_LEVEL)).await;
+        let mut states = store.state();
+        let raised = states.wait_for(|state| state.feature_level() == FEATURE_LEVEL);
+        tokio::time::timeout(LIMIT, raised).await.expect("the level rises").unwrap();
+        stop.send_replace(true);
+        leader.await.unwrap();
+    }
 }

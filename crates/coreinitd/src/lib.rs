@@ -3,16 +3,21 @@
 
 pub mod agent;
 pub mod asking;
+pub mod backup;
 mod by_hand;
 pub mod capacity;
 pub mod clocks;
 pub mod config;
 mod disk_watch;
 pub mod http;
+mod keys;
 pub mod leader;
 pub mod leave;
 pub mod migrate;
+pub mod offline;
 pub mod presence;
+pub mod recover;
+pub mod restore;
 pub mod run;
 pub mod signs;
 pub mod systemd;

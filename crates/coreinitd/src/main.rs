@@ -6,9 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Parser;
-use coreinitd::config::{Backend, Config, Flags};
+use coreinitd::config::{Config, Flags};
 use coreinitd::run::Ended;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -22,8 +21,8 @@ fn main() -> ExitCode {
     if let Some(dir) = &flags.check_store {
         return coreinitd::run::check_store(dir, flags.engine.unwrap_or_default()).into();
     }
-    if let Some(to) = flags.migrate_to {
-        return match migrate(flags, to) {
+    if let Some(done) = coreinitd::offline::act(&flags) {
+        return match done {
             Ok(said) => {
                 println!("{said}");
                 ExitCode::SUCCESS
@@ -62,15 +61,6 @@ fn start(flags: &Flags) -> anyhow::Result<Ended> {
         .enable_all()
         .build()?;
     runtime.block_on(coreinitd::run::run(config))
-}
-
-fn migrate(mut flags: Flags, to: Backend) -> anyhow::Result<String> {
-    // Both ends are configured in one file; which of them is in use now does not matter.
-    flags.backend = Some(Backend::Etcd);
-    let config = Config::load(&flags)?;
-    let etcd = config.etcd.clone().context("no etcd is configured")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(coreinitd::migrate::migrate(&config, &etcd, to))
 }
 
 /// systemd.exec(5): `JOURNAL_STREAM` names the journal's end by device and inode. It is inherited, so that a

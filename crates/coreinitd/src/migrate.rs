@@ -5,7 +5,7 @@
 use anyhow::{Context, bail, ensure};
 use cluster::{ClusterState, differences};
 
-use crate::config::{Backend, Config, Etcd, is_loopback};
+use crate::config::{Backend, Config, Etcd};
 use crate::run::kind;
 
 /// What is in the configuration: an etcd, a data folder, this machine.
@@ -34,11 +34,7 @@ async fn moved(config: &Config, options: &etcd_compat::Options, to: Backend) -> 
         Backend::Raft => {
             let state = in_etcd.state;
             ensure!(state.cluster.is_some(), "there is no cluster under {place}");
-            // As the daemon itself would say it, once it listens for others.
-            let address = match (&config.advertise, is_loopback(&config.listen)) {
-                (Some(address), false) => address,
-                _ => &config.listen,
-            };
+            let address = config.peer_address();
             raft::offline::found(dir, kind(config.engine), &config.machine, address, &state).await?;
             let written = raft::offline::read(dir, kind(config.engine)).await?;
             same(&state, &written)?;

@@ -37,8 +37,13 @@ pub async fn run(
             let known = store.state().borrow().machines.get(&machine).is_some_and(|m| m.info == info);
             if !known {
                 let register = Command::RegisterMachine { id: machine.clone(), info: info.clone() };
-                if let Err(error) = store.propose(vec![register], Instant::now() + 5 * INTERVAL).await {
-                    tracing::debug!(%error, "this machine is not registered yet");
+                match store.propose(vec![register], Instant::now() + 5 * INTERVAL).await {
+                    Ok(committed) => {
+                        for rejected in committed.outcomes.into_iter().filter_map(Result::err) {
+                            tracing::error!("the cluster does not take this machine: {rejected}");
+                        }
+                    }
+                    Err(error) => tracing::debug!(%error, "this machine is not registered yet"),
                 }
             }
         };

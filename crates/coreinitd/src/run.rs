@@ -22,7 +22,7 @@ use crate::by_hand::{self, Anew, ByHand, Closed};
 use crate::config::{Config, Engine, Etcd};
 use crate::signs::Signs;
 use crate::systemd::{DBus, UnitManager};
-use crate::{agent, asking, capacity, clocks, disk_watch, http, leader, leave, presence, trust};
+use crate::{agent, asking, capacity, clocks, disk_watch, http, keys, leader, leave, presence, trust};
 
 /// The work of handing over the lead is given so long at a planned stop.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -54,7 +54,7 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
     }
     let (stop, stopping) = watch::channel(false);
     let signs = Arc::new(Signs::new(&config));
-    let keys = keys(&config, &signs, &stopping)?;
+    let keys = keys::keys(&config, &signs, &stopping)?;
     let backend = match &config.etcd {
         None => on_raft(&config, &version, keys.as_ref(), &stopping).await?,
         Some(etcd) => on_etcd(&config, etcd, &stopping)?,
@@ -147,50 +147,6 @@ fn on_etcd(config: &Config, etcd: &Etcd, stopping: &watch::Receiver<bool>) -> an
     })
 }
 
-/// What this machine and the others know each other by: the cluster's secret, and the keys that follow from it.
-fn keys(
-    config: &Config,
-    signs: &Signs,
-    stopping: &watch::Receiver<bool>,
-) -> anyhow::Result<Option<(Secret, Arc<Keyring>)>> {
-    let secret = match (&config.cluster_secret_file, &config.trust) {
-        (Some(path), _) => Secret::read(path).context("cannot use cluster_secret_file")?,
-        (None, Some(trust)) => {
-            let bytes = trust.secret_bytes().context("the secret that was kept is damaged")?;
-            Secret::new(&bytes).context("cannot use the secret that was kept")?
-        }
-        (None, None) => return Ok(None),
-    };
-    let keyring = Keyring::new(Authority::of(&secret)?, config.machine.clone())?;
-    let shown = keyring.clone();
-    signs.certificate(Box::new(move || shown.ends()));
-    let (fresh, mut stopping) = (keyring.clone(), stopping.clone());
-    tokio::spawn(async move {
-        tokio::select! {
-            // Cancel-safe: it only waits, or has renewed.
-            () = fresh.keep_fresh() => {}
-            _ = stopping.wait_for(|stop| *stop) => {}
-        }
-    });
-    Ok(Some((secret, keyring)))
-}
-
-/// What callers may do, and how people are invited.
-fn access(config: &Config, keyring: Option<&Arc<Keyring>>) -> http::Access {
-    let (socket_role, tcp_role) = (config.socket_role, config.api_listen_role);
-    let Some(keyring) = keyring.cloned() else {
-        return http::Access { socket_role, tcp_role, ..http::Access::default() };
-    };
-    let authority = keyring.authority().certificate_pem();
-    let port = config.api_tls_listen.as_ref().and_then(|at| at.rsplit_once(':')?.1.parse().ok());
-    let issue: http::IssuePerson = Arc::new(move |name, role, lifetime| {
-        let lifetime = lifetime.try_into().map_err(|error| format!("cannot count so far: {error}"))?;
-        let issued = keyring.authority().issue_person(name, role, lifetime);
-        issued.map_err(|error| format!("{:#}", anyhow::Error::new(error)))
-    });
-    http::Access { socket_role, tcp_role, invite: Ok(http::Inviting { issue, authority, port }) }
-}
-
 /// Everything but the store's and systemd's beginnings: those differ in tests.
 async fn serve(
     config: Config,
@@ -221,7 +177,7 @@ async fn serve(
         init,
         ask,
         membership,
-        access: access(&config, keyring.as_ref()),
+        access: keys::access(&config, keyring.as_ref()),
     };
     let served = http::run(parts, doors(&config, keyring.as_ref()).await?, stopping.clone());
     rooms.spawn(async move {
@@ -239,6 +195,7 @@ async fn serve(
         metadata: config.metadata.clone(),
         memory_bytes: capacity.memory_bytes,
         cpu_millis: capacity.cpu_millis,
+        feature_level: cluster::FEATURE_LEVEL,
     };
     rooms.spawn(presence::run(
         dynamic.clone(),
@@ -391,8 +348,8 @@ fn open_disk(config: &Config) -> anyhow::Result<Disk> {
             tracing::error!(dir = %dir.display(), "the store will not be used: {damage}");
             if config.join.is_empty() {
                 bail!(
-                    "{damage}. No other machine holds this state: `join` names none. Put a backup in the \
-                     place of {} (`corectl cluster restore`), or move it away to begin anew",
+                    "{damage}. No other machine holds this state: `join` names none. Put a backup in its \
+                     place (corectl cluster restore --replace FILE), or move {} away to begin anew",
                     dir.display()
                 );
             }

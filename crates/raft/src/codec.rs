@@ -44,7 +44,8 @@ fn seal(record: &mut [u8]) {
     record[1..HEAD_BYTES].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// The value of a record; `InvalidData` unless `bytes` is exactly what [`encode`] gave.
+/// The value of a record, when `bytes` is exactly what [`encode`] gave. `InvalidData`: the bytes are damaged;
+/// `Unsupported`: they are whole, and of a value that this version does not know.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     let (head, body) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or_else(|| bad("is too short"))?;
     let [version, crc @ ..] = *head;
@@ -54,12 +55,18 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     if crc32fast::hash(body) != u32::from_le_bytes(crc) {
         return Err(bad("has a wrong checksum"));
     }
-    let (value, consumed) = bincode::serde::decode_from_slice(body, config())
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let (value, consumed) =
+        bincode::serde::decode_from_slice(body, config()).map_err(|error| newer(&error.to_string()))?;
     if consumed != body.len() {
-        return Err(bad("goes on after its end"));
+        return Err(newer("it goes on after its end"));
     }
     Ok(value)
+}
+
+/// The checksum holds, so nothing is damaged: who wrote it knew more.
+fn newer(what: &str) -> io::Error {
+    let text = format!("a record is of a newer version of coreinit than this one ({what})");
+    io::Error::new(io::ErrorKind::Unsupported, text)
 }
 
 fn bad(what: &str) -> io::Error {
@@ -114,6 +121,17 @@ mod tests {
         // And so they are where the checksum covers them: a newer writer's longer value.
         let longer = encode(&(1u8, 2u8)).unwrap();
         assert!(decode::<u8>(&longer).is_err());
+    }
+
+    /// A daemon takes the first for damage and sets its store aside; the second must never lead to that.
+    #[test]
+    fn damage_is_told_from_what_is_newer() {
+        let kind = |bytes: &[u8]| decode::<Result<u8, ()>>(bytes).unwrap_err().kind();
+        let good = encode(&Ok::<u8, ()>(1)).unwrap();
+        let flipped = [&good[..good.len() - 1], &[9]].concat();
+        assert_eq!(kind(&flipped), io::ErrorKind::InvalidData);
+        assert_eq!(kind(&sealed(&[7, 1])), io::ErrorKind::Unsupported, "a variant of later times");
+        assert_eq!(kind(&sealed(&[0, 1, 2])), io::ErrorKind::Unsupported, "a field of later times");
     }
 
     #[test]

@@ -288,6 +288,27 @@ pub fn set_aside(dir: &Path, what: &str, keep: &[&str]) -> io::Result<PathBuf> {
     Ok(place)
 }
 
+/// Moves the whole folder away, to `DIR.WHY-1` or the next number that is free; that place.
+pub(crate) fn put_aside(dir: &Path, why: &str) -> io::Result<PathBuf> {
+    let mut number = 1;
+    loop {
+        let mut place = dir.to_path_buf().into_os_string();
+        place.push(format!(".{why}-{number}"));
+        let place = PathBuf::from(place);
+        if place.exists() {
+            number += 1;
+            continue;
+        }
+        fs::rename(dir, &place)?;
+        let parent = match dir.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        File::open(parent)?.sync_all()?;
+        return Ok(place);
+    }
+}
+
 /// What [`set_aside`] calls a damaged store.
 pub const ASIDE_DAMAGED: &str = "damaged";
 /// What [`set_aside`] calls the store of a machine that was removed from its cluster.

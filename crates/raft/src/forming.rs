@@ -6,11 +6,11 @@
 //! present life of their stores, so that machines that saw different things can never take each other for
 //! members. A machine that finds a cluster joins it instead.
 
-use cluster::MachineId;
+use cluster::{FEATURE_LEVEL, MachineId};
 use uuid::Uuid;
 
 use crate::disk::{Founder, Identity};
-use crate::message::Hello;
+use crate::message::{Formed, Hello};
 use crate::twin;
 use crate::types::NodeId;
 
@@ -38,7 +38,20 @@ pub struct Heard {
 
 /// Decides from what all addresses of `join` said. `me` is this machine's own hello.
 pub fn step(me: &Hello, heard: &[Heard]) -> Step {
-    let hellos: Vec<&Hello> = heard.iter().filter_map(|h| h.hello.as_ref().ok()).collect();
+    let mut hellos: Vec<&Hello> = heard.iter().filter_map(|h| h.hello.as_ref().ok()).collect();
+    // Machines whose cluster went on without them have nothing to say.
+    let over: Vec<&String> =
+        hellos.iter().filter_map(|h| h.formed.as_ref()).flat_map(|f| &f.former).collect();
+    hellos.retain(|hello| hello.formed.as_ref().is_none_or(|formed| !over.contains(&&formed.cluster)));
+    let newer = |formed: &&Formed| formed.feature_level > FEATURE_LEVEL;
+    if let Some(formed) = hellos.iter().filter_map(|h| h.formed.as_ref()).find(newer) {
+        let why = format!(
+            "the cluster uses feature level {}, and the coreinit of this machine knows {FEATURE_LEVEL}; \
+             upgrade coreinit here",
+            formed.feature_level
+        );
+        return Step::Wait { why };
+    }
     for formed in hellos.iter().filter_map(|hello| hello.formed.as_ref()) {
         let mine = |f: &&Founder| f.machine == me.machine && f.nonce == me.nonce;
         if let Some(founder) = formed.founders.iter().find(mine) {
@@ -154,7 +167,6 @@ pub fn machine_id(text: &str) -> Option<MachineId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Formed;
 
     fn hello(machine: &str) -> Hello {
         Hello {
@@ -212,6 +224,8 @@ mod tests {
             cluster: identity.cluster_id.clone(),
             founders: identity.founders.clone(),
             leader: None,
+            former: Vec::new(),
+            feature_level: 1,
         };
         let told = heard(&[Hello { formed: Some(formed), ..hello("a") }, hello("b")]);
         assert_eq!(
@@ -225,6 +239,31 @@ mod tests {
         );
         let wiped = Hello { nonce: "new".into(), ..hello("b") };
         assert!(matches!(step(&wiped, &told), Step::Join { cluster, .. } if cluster == identity.cluster_id));
+    }
+
+    /// Of a cluster that goes on from cluster `old`.
+    fn formed(cluster: &str, former: &[&str]) -> Option<Formed> {
+        let former = former.iter().map(|id| id.to_string()).collect();
+        let (founders, leader) = (Vec::new(), None);
+        Some(Formed { cluster: cluster.into(), founders, leader, former, feature_level: FEATURE_LEVEL })
+    }
+
+    #[test]
+    fn the_cluster_that_goes_on_is_joined_and_not_the_one_before() {
+        let (a, b) = (Hello { formed: formed("new", &["old"]), ..hello("a") }, hello("b"));
+        let stale = Hello { formed: formed("old", &[]), ..hello("c") };
+        let expected = Step::Join { cluster: "new".into(), addresses: vec!["a:7340".into()] };
+        assert_eq!(step(&b, &heard(&[a.clone(), b.clone(), stale.clone()])), expected);
+        let stranger = Hello { formed: formed("other", &[]), ..stale };
+        assert!(matches!(step(&b, &heard(&[a, b.clone(), stranger])), Step::Wait { .. }));
+    }
+
+    #[test]
+    fn a_machine_that_knows_less_than_the_cluster_does_not_join() {
+        let newer = formed("c", &[]).map(|formed| Formed { feature_level: FEATURE_LEVEL + 1, ..formed });
+        let all = [hello("a"), Hello { formed: newer, ..hello("b") }];
+        let Step::Wait { why } = step(&hello("a"), &heard(&all)) else { panic!("must wait") };
+        assert!(why.contains("upgrade coreinit here"), "{why}");
     }
 
     #[test]

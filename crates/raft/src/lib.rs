@@ -15,6 +15,8 @@ mod liveness;
 pub mod log_store;
 mod membership;
 mod message;
+#[cfg(test)]
+mod message_golden;
 mod network;
 mod node;
 pub mod offline;
@@ -22,6 +24,7 @@ mod peers;
 pub mod probe;
 mod question;
 mod raft_store;
+pub mod renewal;
 pub mod runtime;
 mod server;
 mod snapshot_file;

@@ -351,7 +351,10 @@ fn chain(before: u32, record: &[u8]) -> u32 {
 fn unpack(index: u64, stored: &[u8]) -> io::Result<(u32, Entry)> {
     let wrong = |what: &str| damaged(format!("log entry {index} {what}"));
     let (chain, record) = stored.split_first_chunk::<4>().ok_or_else(|| wrong("is too short"))?;
-    let entry: Entry = codec::decode(record).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
+    let entry: Entry = codec::decode(record).map_err(|error| match error.kind() {
+        io::ErrorKind::Unsupported => error,
+        _ => wrong(&format!("cannot be read: {error}")),
+    })?;
     if entry.log_id.index != index {
         return Err(wrong("is another one"));
     }

@@ -117,4 +117,10 @@ pub struct Formed {
     pub founders: Vec<crate::disk::Founder>,
     /// The leader's address, if one is known.
     pub leader: Option<String>,
+    /// The clusters that this one goes on from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<String>,
+    /// What a machine has to know to be a member; 0 when that is not known yet.
+    #[serde(default)]
+    pub feature_level: u32,
 }

@@ -340,6 +340,14 @@ impl Node {
         own.max_by_key(|(node, _)| **node).map(|(_, member)| member.address.clone())
     }
 
+    /// Where all members listen.
+    pub fn addresses(&self) -> Vec<String> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let nodes = metrics.membership_config.membership().nodes();
+        nodes.map(|(_, member)| member.address.clone()).collect()
+    }
+
     fn members(&self) -> Members {
         let metrics = self.metrics();
         let membership = metrics.membership_config.membership();

@@ -1,16 +1,16 @@
 //! A store that no daemon uses: its state read out, or a new one made of a state. For moving a cluster from
-//! one backend to another.
+//! one backend to another, for a backup's return, and for a cluster that has lost its majority (`renewal`).
 //!
 //! Reading works on a copy, since opening a store writes to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use cluster::{ClusterState, MachineId, Revision};
 use openraft::impls::leader_id_std::LeaderId;
-use openraft::storage::{RaftLogReader, RaftLogStorage};
+use openraft::storage::{RaftLogReader, RaftLogStorage, RaftStateMachine};
 use openraft::vote::RaftLeaderIdExt;
 use openraft::{EntryPayload, Membership};
 
@@ -34,6 +34,10 @@ pub enum OfflineError {
     Exists { dir: PathBuf },
     #[error("the state has no cluster in it")]
     NoCluster,
+    #[error("the store in {} is of cluster {cluster}", dir.display())]
+    Belongs { dir: PathBuf, cluster: String },
+    #[error("what was written is not what was read back; nothing was changed")]
+    Miswritten,
     #[error("cannot open the store")]
     Open(#[from] DiskError),
     #[error("cannot use {}", path.display())]
@@ -42,45 +46,111 @@ pub enum OfflineError {
 
 /// Everything that is known to be committed in the store in `dir`, which is left as it is.
 pub async fn read(dir: &Path, kind: EngineKind) -> Result<ClusterState, OfflineError> {
+    survey(dir, kind, Upto::Committed).await.map(|survey| survey.state)
+}
+
+/// How much of the log counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upto {
+    /// What is known to be committed.
+    Committed,
+    /// All of it: a majority may have acknowledged more than this node has heard of, and none that is left
+    /// can tell.
+    Written,
+}
+
+/// What a store holds.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    pub state: ClusterState,
+    /// `None`: no cluster was founded or joined with it yet.
+    pub identity: Option<Identity>,
+    /// The members as its log has them.
+    pub members: Vec<KeptMember>,
+}
+
+/// A member that the store's log knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptMember {
+    pub member: Member,
+    pub votes: bool,
+    /// It is the store's own node.
+    pub is_self: bool,
+}
+
+/// Looks at a copy of the store in `dir`, which is left as it is.
+pub async fn survey(dir: &Path, kind: EngineKind, upto: Upto) -> Result<Survey, OfflineError> {
     let failed = |source| OfflineError::Io { path: dir.into(), source };
     if !EngineKind::left(dir) {
         return Err(OfflineError::Missing { dir: dir.into() });
     }
-    let lock = File::options().read(true).open(dir.join("LOCK")).map_err(failed)?;
-    if lock.try_lock().is_err() {
-        return Err(OfflineError::InUse { dir: dir.into() });
-    }
-    let mut copy = dir.as_os_str().to_owned();
-    copy.push(format!(".copy-{}", std::process::id()));
-    let copy = PathBuf::from(copy);
+    let _unused = unused(dir)?;
+    let copy = beside(dir, &format!("copy-{}", std::process::id()));
     let copied = copy_dir(dir, &copy).map_err(failed);
-    let state = match copied {
-        Ok(()) => committed(&copy, kind).await,
+    let survey = match copied {
+        Ok(()) => played(&copy, kind, upto).await,
         Err(error) => Err(error),
     };
     fs::remove_dir_all(&copy).map_err(failed)?;
-    state
+    survey
 }
 
-async fn committed(dir: &Path, kind: EngineKind) -> Result<ClusterState, OfflineError> {
+/// Keeps daemons from using the store, for as long as it is held.
+pub(crate) fn unused(dir: &Path) -> Result<File, OfflineError> {
+    let failed = |source| OfflineError::Io { path: dir.into(), source };
+    let lock = File::options().create(true).truncate(false).write(true).open(dir.join("LOCK"));
+    let lock = lock.map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(_) => Err(OfflineError::InUse { dir: dir.into() }),
+    }
+}
+
+pub(crate) fn beside(dir: &Path, what: &str) -> PathBuf {
+    let mut path = dir.as_os_str().to_owned();
+    path.push(format!(".{what}"));
+    path.into()
+}
+
+async fn played(dir: &Path, kind: EngineKind, upto: Upto) -> Result<Survey, OfflineError> {
     let failed = |source| OfflineError::Io { path: dir.into(), source };
     let disk = Disk::open(dir, kind, FlushMode::Inline)?;
+    let identity = disk.identity().map_err(failed)?;
     let mut state = ClusterState::clone(&disk.state().borrow());
+    let (_, stored) = disk.state_machine().applied_state().await.map_err(failed)?;
+    let mut membership = stored.membership().clone();
     let mut log = disk.log_store();
-    let committed = log.read_committed().await.map_err(failed)?.map_or(0, |id| id.index);
+    let last = match upto {
+        Upto::Committed => log.read_committed().await.map_err(failed)?,
+        Upto::Written => log.get_log_state().await.map_err(failed)?.last_log_id,
+    };
+    // One behind the last; the first entry, which names the members, is at 0.
+    let end = last.map_or(0, |id| id.index + 1);
     let mut next = state.revision.0 + u64::from(state.revision.0 > 0);
-    while next <= committed {
-        let end = (committed + 1).min(next + NODES_AT_ONCE);
-        for entry in log.try_get_log_entries(next..end).await.map_err(failed)? {
+    while next < end {
+        let until = end.min(next + NODES_AT_ONCE);
+        for entry in log.try_get_log_entries(next..until).await.map_err(failed)? {
             let commands = match entry.payload {
                 EntryPayload::Normal(proposal) => proposal.0,
-                EntryPayload::Blank | EntryPayload::Membership(_) => Vec::new(),
+                EntryPayload::Membership(changed) => {
+                    membership = changed;
+                    Vec::new()
+                }
+                EntryPayload::Blank => Vec::new(),
             };
             state.apply_all(Revision(entry.log_id.index), &commands);
         }
-        next = end;
+        next = until;
     }
-    Ok(state)
+    let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
+    let node = identity.as_ref().map(|identity| identity.node);
+    let members = membership.nodes().map(|(id, member)| KeptMember {
+        member: member.clone(),
+        votes: voters.contains(id),
+        is_self: Some(*id) == node,
+    });
+    let members = members.collect();
+    Ok(Survey { state, identity, members })
 }
 
 fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {

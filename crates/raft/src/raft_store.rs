@@ -3,6 +3,7 @@
 
 mod belonging;
 mod options;
+mod succession;
 mod verbs;
 
 use std::io;
@@ -55,6 +56,8 @@ struct Shared {
     told: Told,
     /// The leader has said that this machine was removed.
     expelled: watch::Sender<bool>,
+    /// Says where the cluster went on without this machine.
+    succeeded: Mutex<Option<String>>,
 }
 
 impl RaftStore {
@@ -85,6 +88,7 @@ impl RaftStore {
             questions: Questions::default(),
             told: Told::default(),
             expelled: watch::Sender::new(false),
+            succeeded: Mutex::default(),
         });
         let store = RaftStore(shared.clone());
         let seed = shared.options.seed;
@@ -184,6 +188,7 @@ impl Shared {
                     () = self.watch_role(&node) => {}
                     () = self.mend(&node) => {}
                     () = self.watch_place(&node) => {}
+                    () = self.look_for_successor(&node) => {}
                     _ = stop.wait_for(|stop| *stop) => {}
                 }
                 if let Err(error) = node.raft.shutdown().await {
@@ -337,10 +342,16 @@ impl Handler for Shared {
             nonce: self.nonce.clone(),
             version: self.options.version.clone(),
             expects: self.options.bootstrap_expect,
-            formed: identity.map(|identity| Formed {
-                cluster: identity.cluster_id,
-                founders: identity.founders,
-                leader,
+            formed: identity.map(|identity| {
+                let state = self.disk.state().borrow().clone();
+                let record = state.cluster.as_deref().filter(|record| record.id == identity.cluster_id);
+                Formed {
+                    former: record.map(|record| record.former.clone()).unwrap_or_default(),
+                    feature_level: record.map_or(0, |record| record.feature_level),
+                    cluster: identity.cluster_id,
+                    founders: identity.founders,
+                    leader,
+                }
             }),
         }
     }

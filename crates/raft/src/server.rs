@@ -195,8 +195,14 @@ async fn respond<H: Handler>(served: &Served<H>, request: Request<Incoming>) -> 
                 Ok(body) => body,
                 Err(code) => return status(code),
             };
-            let Ok(envelope) = codec::decode::<Envelope>(&body) else {
-                return status(StatusCode::BAD_REQUEST);
+            let envelope = match codec::decode::<Envelope>(&body) {
+                Ok(envelope) => envelope,
+                // It is whole: its sender is newer, and knows by the status that this one is older.
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                    tracing::warn!(%error, "a peer said what is not understood here; upgrade coreinit here");
+                    return status(StatusCode::NOT_IMPLEMENTED);
+                }
+                Err(_) => return status(StatusCode::BAD_REQUEST),
             };
             match codec::encode(&handler.handle(caller, envelope).await) {
                 Ok(body) => Response::new(whole(body)),

@@ -76,6 +76,7 @@ fn info() -> MachineInfo {
         metadata: BTreeMap::from([("region".into(), "eu".into())]),
         memory_bytes: 1 << 34,
         cpu_millis: 8000,
+        feature_level: 2,
     }
 }
 
@@ -163,6 +164,7 @@ fn commands() -> Vec<(&'static str, Command)> {
             Command::InvitePerson { name: person_name(), person: person(), replace: true },
         ),
         ("command-remove-person", Command::RemovePerson { name: person_name() }),
+        ("command-raise-feature-level", Command::RaiseFeatureLevel { to: 2 }),
     ]
 }
 
@@ -193,10 +195,11 @@ fn every_command_has_a_file() {
             Command::Readmit { .. } => "command-readmit",
             Command::InvitePerson { .. } => "command-invite-person",
             Command::RemovePerson { .. } => "command-remove-person",
+            Command::RaiseFeatureLevel { .. } => "command-raise-feature-level",
         };
         assert_eq!(name, expected);
     }
-    assert_eq!(names.len(), 21);
+    assert_eq!(names.len(), 22);
 }
 
 #[test]
@@ -262,9 +265,17 @@ fn outcomes_are_read_as_ever() {
         Err(Rejected::TokenExpired),
         Err(Rejected::TokenUsed),
         Err(Rejected::TokenExists),
-        Err(Rejected::MachineExpelled { machine: m }),
+        Err(Rejected::MachineExpelled { machine: m.clone() }),
         Err(Rejected::PersonInvited { name: person_name() }),
         Err(Rejected::PersonUnknown { name: person_name() }),
+        Err(Rejected::MachineTooOld {
+            machine: m,
+            name: "h1".into(),
+            version: "0.1.0".into(),
+            knows: 1,
+            needs: 2,
+        }),
+        Err(Rejected::LevelNotReached { needs: 2, at: 1 }),
     ];
     check("reply", &Reply(outcomes));
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cluster::{ClusterState, Command, MachineId, Outcome, Revision};
+use cluster::{ClusterState, Command, MachineId, Outcome, Rejected, Revision};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -173,6 +173,9 @@ pub enum ProposeError {
     Unknown,
     #[error("a proposal of {bytes} bytes is larger than the {max} allowed")]
     TooLarge { bytes: usize, max: usize },
+    /// Nothing was written: a machine of the cluster could not read it.
+    #[error(transparent)]
+    TooNew(#[from] Rejected),
     #[error("the store has stopped: {reason}")]
     Stopped { reason: String },
 }

@@ -51,6 +51,7 @@ impl Store for MemoryStore {
         if bytes > PROPOSAL_BYTES_MAX {
             return Err(ProposeError::TooLarge { bytes, max: PROPOSAL_BYTES_MAX });
         }
+        self.state.borrow().admits_all(&commands)?;
         let mut committed = Committed { revision: Revision(0), outcomes: Vec::new() };
         self.state.send_modify(|state| {
             let mut next = (**state).clone();

@@ -82,6 +82,7 @@ impl V2 {
         if bytes > PROPOSAL_BYTES_MAX {
             return Err(ProposeError::TooLarge { bytes, max: PROPOSAL_BYTES_MAX });
         }
+        self.shared.state.borrow().admits_all(&commands)?;
         let mut done = Committed { revision: Revision(0), outcomes: Vec::with_capacity(commands.len()) };
         let mut rest = commands;
         while !rest.is_empty() {

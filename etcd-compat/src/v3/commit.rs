@@ -32,6 +32,7 @@ struct Part {
     /// The records that decided, and when each was last written; 0: there is none.
     seen: BTreeMap<Key, i64>,
     all_assignments: bool,
+    all_machines: bool,
     writes: BTreeMap<Key, Option<Vec<u8>>>,
     /// The term in which the leader decided.
     term: Option<i64>,
@@ -56,6 +57,7 @@ impl V3 {
         if bytes > PROPOSAL_BYTES_MAX {
             return Err(ProposeError::TooLarge { bytes, max: PROPOSAL_BYTES_MAX });
         }
+        self.view()?.state.admits_all(&commands)?;
         let mut done = Committed { revision: Revision(0), outcomes: Vec::with_capacity(commands.len()) };
         let mut rest = &commands[..];
         loop {
@@ -122,6 +124,7 @@ impl V3 {
             outcomes: Vec::new(),
             seen: BTreeMap::new(),
             all_assignments: false,
+            all_machines: false,
             writes: BTreeMap::new(),
             term: None,
         };
@@ -148,6 +151,7 @@ impl V3 {
                 part.seen.insert(key, written);
             }
             part.all_assignments |= reads.all_assignments;
+            part.all_machines |= reads.all_machines;
             if is_leaders(command) {
                 part.term = term;
             }
@@ -169,8 +173,9 @@ impl V3 {
             .iter()
             .map(|(key, written)| Compare::mod_revision(keys.record(key), CompareOp::Equal, *written))
             .collect();
-        if part.all_assignments {
-            let none_newer = Compare::mod_revision(keys.assignments(), CompareOp::Less, view.revision + 1);
+        let ranges = [(part.all_assignments, keys.assignments()), (part.all_machines, keys.machines())];
+        for (_, range) in ranges.into_iter().filter(|(decides, _)| *decides) {
+            let none_newer = Compare::mod_revision(range, CompareOp::Less, view.revision + 1);
             compares.push(none_newer.with_prefix());
         }
         if let Some(term) = part.term {

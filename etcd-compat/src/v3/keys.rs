@@ -86,6 +86,10 @@ impl Keys {
         format!("{}state/assignments/", self.prefix)
     }
 
+    pub fn machines(&self) -> String {
+        format!("{}state/machines/", self.prefix)
+    }
+
     pub fn place(&self, key: &[u8]) -> Place {
         let path = std::str::from_utf8(key).ok().and_then(|key| key.strip_prefix(&self.prefix));
         let place = path.and_then(|path| match path.split_once('/') {

@@ -6,6 +6,7 @@
 //! It needs root and what `rack/README.md` lists. `HX_NAME` gives the rack another name, so that two can run
 //! at once. Measurements are printed as they are made.
 
+mod backup;
 mod behind;
 mod by_hand;
 mod callers;
@@ -25,6 +26,7 @@ mod start;
 mod together;
 mod trouble;
 mod twin;
+mod upgrade;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -64,6 +66,12 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("nothing_acknowledged_is_lost", loss::nothing_acknowledged_is_lost),
     ("the_state_may_be_kept_in_etcd", etcd::the_state_may_be_kept_in_etcd),
     ("a_cluster_is_made_by_hand", by_hand::a_cluster_is_made_by_hand),
+    (
+        "a_rolling_restart_loses_no_write_and_stops_no_unit",
+        upgrade::a_rolling_restart_loses_no_write_and_stops_no_unit,
+    ),
+    ("one_survivor_recovers_the_cluster", backup::one_survivor_recovers_the_cluster),
+    ("a_backup_brings_everything_back", backup::a_backup_brings_everything_back),
     ("killed_daemons_lose_nothing", kills::killed_daemons_lose_nothing),
     ("people_are_served_until_they_are_shut_out", callers::people_are_served_until_they_are_shut_out),
     ("a_damaged_store_is_set_aside", damage::a_damaged_store_is_set_aside),

@@ -3,6 +3,7 @@
 
 mod afar;
 mod asking;
+mod backing_up;
 mod importing;
 mod placing;
 mod play;

@@ -42,6 +42,9 @@ pub(super) enum Refusal {
     NoLeader { hint: String, silent: Option<Duration> },
     #[error("{0} journals are open already, which is the limit")]
     TooManyJournals(usize),
+    /// The state is larger than any store takes, or is of no cluster.
+    #[error("cannot make a backup: {0}")]
+    NoBackup(String),
     /// There is no machine to ask.
     #[error("{0}")]
     Nowhere(String),
@@ -101,6 +104,7 @@ impl Refusal {
             | Refusal::NotForMachines(_)
             | Refusal::NobodyKnown => StatusCode::FORBIDDEN,
             Refusal::Nowhere(_) | Refusal::NoInvitations(_) => StatusCode::CONFLICT,
+            Refusal::NoBackup(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Refusal::Unanswered(_) => StatusCode::BAD_GATEWAY,
             Refusal::Rejected(rejected) => rejected_status(rejected),
             Refusal::Propose(error) => match error {
@@ -110,6 +114,7 @@ impl Refusal {
                 | ProposeError::Stopped { .. } => StatusCode::SERVICE_UNAVAILABLE,
                 ProposeError::Unknown => StatusCode::GATEWAY_TIMEOUT,
                 ProposeError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+                ProposeError::TooNew(rejected) => rejected_status(rejected),
             },
             Refusal::Read(error) => match error {
                 ReadError::Unformed { .. }
@@ -147,7 +152,9 @@ fn rejected_status(rejected: &Rejected) -> StatusCode {
         | Rejected::TokenExists
         | Rejected::MachineExpelled { .. }
         | Rejected::PersonInvited { .. }
-        | Rejected::PersonUnknown { .. } => StatusCode::CONFLICT,
+        | Rejected::PersonUnknown { .. }
+        | Rejected::MachineTooOld { .. }
+        | Rejected::LevelNotReached { .. } => StatusCode::CONFLICT,
     }
 }
 

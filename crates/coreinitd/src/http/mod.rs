@@ -8,6 +8,7 @@
 //! nor how the state is kept. Called by the daemon's `run`.
 
 mod audit;
+mod backup;
 mod caller;
 mod concerns;
 mod connection;
@@ -173,6 +174,7 @@ pub fn router(parts: HttpParts) -> (Router, Background) {
     let router = Router::new()
         .merge(v1::routes())
         .merge(health::routes())
+        .merge(backup::routes())
         .merge(journal::routes())
         .merge(placing::routes())
         .merge(membership::routes())

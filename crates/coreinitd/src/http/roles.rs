@@ -40,6 +40,7 @@ const TABLE: &[(&str, &str, PersonRole)] = &[
     ("POST", "/v1/cluster/tokens/{name}/revoke", Admin),
     ("POST", "/v1/machines/{name}/remove", Admin),
     ("POST", "/v1/machines/{name}/readmit", Admin),
+    ("GET", "/v1/cluster/backup", Admin),
     ("POST", "/v1/cluster/invite", Admin),
     ("POST", "/v1/cluster/uninvite", Admin),
     ("GET", "/v1/cluster/people", Viewer),

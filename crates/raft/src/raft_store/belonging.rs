@@ -41,6 +41,7 @@ impl Shared {
         inits: mpsc::Receiver<(String, oneshot::Sender<Result<(), String>>)>,
     ) -> Identity {
         let mut identity = self.belong(inits).await;
+        self.not_be_succeeded(&identity).await;
         let me = self.hello(None);
         if let Some(former) = identity.address.clone().filter(|former| *former != self.address) {
             while twin::is_copied_from(&self.peers, &former, &me).await {
@@ -166,7 +167,7 @@ impl Shared {
         }
     }
 
-    fn hint(&self, text: &str) {
+    pub(super) fn hint(&self, text: &str) {
         self.role.send_if_modified(|role| {
             let new = Role::Unformed { hint: text.into() };
             let changed = *role != new;

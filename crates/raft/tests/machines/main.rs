@@ -2,8 +2,11 @@
 
 mod alone;
 mod grown;
+mod kept;
 mod removed;
+mod renewed;
 mod twin;
+mod versions;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,7 +32,16 @@ struct Machine {
 impl Machine {
     /// Its store is in `dir`; it joins what is at `join`, or waits for an init.
     async fn start(id: &str, dir: &Path, join: &[&str]) -> Machine {
-        let disk = Disk::open(dir, EngineKind::Redb, FlushMode::Thread).unwrap();
+        Machine::start_at("127.0.0.1:0", id, dir, join).await
+    }
+
+    /// It listens there.
+    async fn start_at(listen: &str, id: &str, dir: &Path, join: &[&str]) -> Machine {
+        Machine::start_on(EngineKind::Redb, listen, id, dir, join).await
+    }
+
+    async fn start_on(kind: EngineKind, listen: &str, id: &str, dir: &Path, join: &[&str]) -> Machine {
+        let disk = Disk::open(dir, kind, FlushMode::Thread).unwrap();
         let timing = Timing {
             heartbeat_ms: ELECTION_MS / 3,
             election_ms_min: ELECTION_MS / 2,
@@ -39,7 +51,7 @@ impl Machine {
         let options = Options {
             machine: MachineId::new(id).unwrap(),
             version: "test".into(),
-            listen: "127.0.0.1:0".into(),
+            listen: listen.into(),
             advertise: None,
             bootstrap_expect: 0,
             join: join.iter().map(|address| address.to_string()).collect(),
@@ -63,6 +75,10 @@ impl Machine {
         self.stop.send_replace(true);
         self.driver.await.unwrap();
     }
+}
+
+fn follows(role: &Role) -> bool {
+    matches!(role, Role::Follower { .. })
 }
 
 fn leads(role: &Role) -> bool {

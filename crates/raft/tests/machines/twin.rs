@@ -6,7 +6,7 @@ use std::path::Path;
 use store::{Role, Store};
 use tokio::time::Instant;
 
-use crate::{LIMIT, Machine, leads, submit};
+use crate::{LIMIT, Machine, follows, leads, submit};
 
 /// A machine that leads, and one that follows it.
 async fn two(first: &Path, second: &Path) -> (Machine, Machine) {
@@ -16,10 +16,6 @@ async fn two(first: &Path, second: &Path) -> (Machine, Machine) {
     let other = Machine::start("m2", second, &[one.store.address()]).await;
     other.becomes(follows).await;
     (one, other)
-}
-
-fn follows(role: &Role) -> bool {
-    matches!(role, Role::Follower { .. })
 }
 
 /// It is told that a machine at that address has its id.

@@ -40,10 +40,15 @@ impl Plan {
     pub fn command(&self, state: &ClusterState) -> Command {
         let mut command = self.command.clone();
         let current = |unit: &UnitName| state.units.get(unit).map_or(Generation(0), |unit| unit.generation);
+        let is_too_new = state.admits(&command).is_err();
         match &mut command {
             Command::Assign { unit, generation, .. } if self.is_fresh => *generation = current(unit),
             Command::Report { unit, observed: Some(observed), .. } if self.is_fresh => {
                 observed.generation = Some(current(unit));
+            }
+            // The stores refuse it by other words, at the door.
+            Command::RaiseFeatureLevel { .. } if is_too_new => {
+                command = Command::MarkReady { machine: machine("chance-0") };
             }
             _ => {}
         }
@@ -66,7 +71,11 @@ fn draw(dice: &mut Dice) -> Command {
         5..=7 => Command::Assign { unit, machine: id, generation: Generation(0), reason: "by chance".into() },
         8 => Command::Unassign { unit, machine: id },
         9 => {
-            let info = MachineInfo { name: format!("name-{}", dice.roll(2)), ..MachineInfo::default() };
+            let info = MachineInfo {
+                name: format!("name-{}", dice.roll(2)),
+                feature_level: dice.roll(4) as u32,
+                ..MachineInfo::default()
+            };
             Command::RegisterMachine { id, info }
         }
         10 => Command::MarkLost { machine: id },
@@ -83,9 +92,10 @@ fn draw(dice: &mut Dice) -> Command {
             Command::Report { machine: id, unit, observed: (dice.roll(4) > 0).then_some(observed) }
         }
         13 => Command::Forget { machine: id, unit },
-        14 => match dice.roll(3) {
+        14 => match dice.roll(4) {
             0 => Command::RemoveMachine { id },
             1 => Command::SetSchedulable { id, schedulable: dice.roll(2) > 0 },
+            2 => Command::RaiseFeatureLevel { to: 1 + dice.roll(3) as u32 },
             _ => {
                 let set = BTreeMap::from([("key".into(), dice.one(&[None, Some("value".to_string())]))]);
                 Command::SetMachineMetadata { id, set }

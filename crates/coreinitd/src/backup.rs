@@ -1,0 +1,142 @@
+//! A state as a backup, and back. The same record as in a snapshot: `raft` knows how, whichever store keeps
+//! the state.
+
+use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use api::backup::{Backup, BackupError, Head};
+use cluster::{ClusterState, FEATURE_LEVEL};
+use raft::codec;
+
+/// Why a file's state cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum UnusableBackup {
+    #[error(transparent)]
+    File(#[from] BackupError),
+    #[error("it was made by coreinit {version}, which knows more than this one; use that, or a newer one")]
+    Newer { version: String },
+    #[error("it is damaged inside: {0}")]
+    Inconsistent(String),
+}
+
+/// Of a state that has a cluster in it.
+pub fn of(state: &ClusterState, version: &str) -> io::Result<Backup> {
+    let cluster = state.cluster.as_ref().ok_or_else(|| io::Error::other("there is no cluster here"))?;
+    let head = Head {
+        cluster_id: cluster.id.clone(),
+        cluster_name: cluster.name.clone(),
+        revision: state.revision.0,
+        units: state.units.len(),
+        machines: state.machines.len(),
+        feature_level: cluster.feature_level,
+        version: version.into(),
+        taken_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+    };
+    Ok(Backup { head, record: codec::encode(state)? })
+}
+
+/// The state in a file's bytes, with every invariant checked.
+pub fn read(bytes: &[u8]) -> Result<(Head, ClusterState), UnusableBackup> {
+    let Backup { head, record } = Backup::from_bytes(bytes)?;
+    if head.feature_level > FEATURE_LEVEL {
+        return Err(UnusableBackup::Newer { version: head.version });
+    }
+    let inconsistent = |what: &str| UnusableBackup::Inconsistent(what.into());
+    let state: ClusterState = codec::decode(&record).map_err(|error| match error.kind() {
+        io::ErrorKind::Unsupported => UnusableBackup::Newer { version: head.version.clone() },
+        _ => UnusableBackup::Inconsistent(error.to_string()),
+    })?;
+    state.check().map_err(UnusableBackup::Inconsistent)?;
+    let cluster = state.cluster.as_ref().ok_or_else(|| inconsistent("no cluster is in it"))?;
+    if (&cluster.id, state.revision.0) != (&head.cluster_id, head.revision) {
+        return Err(inconsistent("its head is of another state"));
+    }
+    Ok((head, state))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use cluster::{Command, DesiredState, MachineId, MachineInfo, Revision, UnitFile, UnitName};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub(crate) fn state() -> ClusterState {
+        let mut state = ClusterState::default();
+        let (id, info) = (MachineId::new("m1").unwrap(), MachineInfo::default());
+        let init = Command::InitCluster { id: "c1".into(), name: "test".into() };
+        state.apply_all(Revision(1), &[init, Command::RegisterMachine { id, info }]);
+        for number in 0..20 {
+            let name = UnitName::new(&format!("unit-{number}.service")).unwrap();
+            let file = Some(UnitFile::parse(&format!("[Service]\nExecStart=/bin/echo {number}\n")).unwrap());
+            let desired = Some(DesiredState::Launched);
+            state.apply_all(Revision(2 + number), &[Command::SetUnit { name, file, desired }]);
+        }
+        state
+    }
+
+    #[test]
+    fn a_state_comes_back_as_it_was() {
+        let bytes = of(&state(), "0.1.0").unwrap().to_bytes();
+        let (head, read) = read(&bytes).unwrap();
+        assert_eq!(read, state());
+        assert_eq!((head.units, head.machines, head.revision), (20, 1, 21));
+    }
+
+    #[test]
+    fn a_state_without_a_cluster_has_no_backup() {
+        assert!(of(&ClusterState::default(), "0.1.0").is_err());
+    }
+
+    #[test]
+    fn what_is_whole_and_wrong_is_refused() {
+        let good = of(&state(), "0.1.0").unwrap();
+        let refused = |backup: Backup| read(&backup.to_bytes()).unwrap_err().to_string();
+        let newer = Head { feature_level: FEATURE_LEVEL + 1, version: "7.0".into(), ..good.head.clone() };
+        assert!(refused(Backup { head: newer, ..good.clone() }).contains("coreinit 7.0, which knows more"));
+        let other = Head { cluster_id: "c2".into(), ..good.head.clone() };
+        assert!(refused(Backup { head: other, ..good.clone() }).contains("of another state"));
+        let empty = codec::encode(&ClusterState::default()).unwrap();
+        assert!(refused(Backup { record: empty, ..good.clone() }).contains("no cluster"));
+        let later = codec::sealed(&[9; 40]);
+        assert!(refused(Backup { record: later, ..good.clone() }).contains("which knows more"));
+        let mut cut = good.record.clone();
+        cut.truncate(40);
+        assert!(refused(Backup { record: cut, ..good }).contains("damaged inside"));
+    }
+
+    /// Every bit, one by one: what is in the file is small enough for that.
+    #[test]
+    fn every_flipped_bit_is_refused() {
+        let good = of(&state(), "0.1.0").unwrap().to_bytes();
+        for at in 0..good.len() * 8 {
+            let mut bytes = good.clone();
+            bytes[at / 8] ^= 1 << (at % 8);
+            assert!(read(&bytes).is_err(), "bit {at} was flipped unseen");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damage_of_any_kind_is_refused(
+            at in 0usize..3000, length in 1usize..600, fill in any::<u8>(), kind in 0..3,
+        ) {
+            let good = of(&state(), "0.1.0").unwrap().to_bytes();
+            let at = at % good.len();
+            let end = (at + length).min(good.len());
+            let bytes: Vec<u8> = match kind {
+                0 => [&good[..at], &vec![fill; end - at], &good[end..]].concat(),
+                1 => [&good[..at], &good[end..]].concat(),
+                _ => [&good[..end], &good[at..]].concat(),
+            };
+            prop_assert!(bytes == good || read(&bytes).is_err());
+        }
+
+        #[test]
+        fn foreign_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            prop_assert!(read(&bytes).is_err());
+            let named = [b"corebkp1".as_slice(), &bytes].concat();
+            prop_assert!(read(&named).is_err());
+        }
+    }
+}
