@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(decided, [], "m2 could not read more");
 
         let (stop, stopping) = watch::channel(false);
-        let leader = tokio::spawn(run(store.clone(), LIMIT, stopping));
+        let leader = tokio::spawn(run(store.clone(), LIMIT, Arc::default(), stopping));
         propose(register("m2", FEATURE_LEVEL)).await;
         let mut states = store.state();
         let raised = states.wait_for(|state| state.feature_level() == FEATURE_LEVEL);

@@ -10,7 +10,7 @@ use cluster::{Liveness, MachineId, MachineInfo};
 use etcd_compat::EtcdStore;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use identity::{Authority, Keyring, PeopleTls, Secret, Tls};
+use identity::{Keyring, PeopleTls, Secret, Tls};
 use raft::{Disk, DiskError, EngineKind, FlushMode, Options, RaftStore, Tcp, Timing, Transport};
 use sd_notify::NotifyState;
 use store::{Role, Store};

@@ -70,6 +70,8 @@ fn requests() -> Vec<(&'static str, Request)> {
         entries: vec![entry],
         leader_commit: Some(id(6)),
     };
+    let address = "192.0.2.1:7340".to_string();
+    let here = Request::Here { machine: machine.clone(), node: 300, address: address.clone() };
     let asked = || VoteRequest::new(Vote::new(4, 2), Some(id(7)));
     vec![
         ("request-append", Request::Append(append)),
@@ -79,8 +81,9 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("request-transfer", Request::TransferLeader(TransferLeaderRequest::new(vote, 2, Some(id(7))))),
         ("request-propose", Request::Propose { commands: vec![command, register] }),
         ("request-read-index", Request::ReadIndex),
-        ("request-here", Request::Here { machine: machine.clone(), node: 300 }),
-        ("request-join", Request::Join { machine, address: "192.0.2.1:7340".into(), nonce: "n1".into() }),
+        ("request-here", here),
+        ("request-members", Request::Members),
+        ("request-join", Request::Join { machine, address, nonce: "n1".into() }),
     ]
 }
 
@@ -96,6 +99,14 @@ fn requests_are_understood_as_ever() {
 fn responses_are_understood_as_ever() {
     let vote = Vote::new_committed(3, 1);
     let outcomes = vec![Ok(Kind::Created), Err(Rejected::ClusterExists { id: "c1".into() })];
+    let seen = store::Member {
+        machine: MachineId::new("m1").unwrap(),
+        address: "192.0.2.1:7340".into(),
+        votes: true,
+        leads: false,
+        lag: Some(3),
+        silence: std::time::Duration::from_millis(1500),
+    };
     let responses: Vec<(&str, Result<Response, Refusal>)> = vec![
         ("response-append", Ok(Response::Append(AppendEntriesResponse::Success))),
         ("response-append-conflict", Ok(Response::Append(AppendEntriesResponse::Conflict))),
@@ -108,6 +119,8 @@ fn responses_are_understood_as_ever() {
         ("response-read-index", Ok(Response::ReadIndex { index: 9 })),
         ("response-here", Ok(Response::Here)),
         ("response-joined", Ok(Response::Joined { node: 300 })),
+        ("response-members", Ok(Response::Members { members: vec![seen] })),
+        ("refusal-expelled", Err(Refusal::Expelled)),
         ("refusal-stranger", Err(Refusal::Stranger)),
         ("refusal-not-leader", Err(Refusal::NotLeader { leader: Some("192.0.2.1:7340".into()) })),
         ("refusal-twin", Err(Refusal::Twin { address: "192.0.2.1:7340".into() })),

@@ -138,7 +138,7 @@ impl Node {
     }
 
     /// Where every member but this one listens.
-    pub fn addresses(&self) -> Vec<String> {
+    pub fn other_addresses(&self) -> Vec<String> {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let others = metrics.membership_config.membership().nodes();

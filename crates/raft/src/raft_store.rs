@@ -109,7 +109,7 @@ impl RaftStore {
 
     /// Where the other members listen.
     pub fn member_addresses(&self) -> Vec<String> {
-        self.0.node.get().map(|node| node.addresses()).unwrap_or_default()
+        self.0.node.get().map(|node| node.other_addresses()).unwrap_or_default()
     }
 
     /// Turns true when the leader says that this machine was removed from the cluster: it is a member no

@@ -128,14 +128,22 @@ impl Machine {
         rooms.spawn(driver);
         if self.works {
             let dynamic: Arc<dyn Store> = Arc::new(store.clone());
-            let info = MachineInfo { name: name(self.number), ..MachineInfo::default() };
-            rooms.spawn(leader::run(dynamic.clone(), LOST_AFTER, stopping.clone()));
-            rooms.spawn(presence::run(dynamic.clone(), id(self.number), info, stopping.clone()));
+            let feature_level = cluster::FEATURE_LEVEL;
+            let info = MachineInfo { name: name(self.number), feature_level, ..MachineInfo::default() };
+            rooms.spawn(leader::run(dynamic.clone(), LOST_AFTER, Arc::default(), stopping.clone()));
+            rooms.spawn(presence::run(
+                dynamic.clone(),
+                id(self.number),
+                info,
+                Arc::default(),
+                stopping.clone(),
+            ));
             let parts = AgentParts {
                 machine: id(self.number),
                 store: dynamic,
                 units: Arc::new(self.systemd.clone()),
                 marks_dir: self.marks.clone(),
+                signs: Arc::default(),
             };
             rooms.spawn(agent::run(parts, stopping));
         } else {

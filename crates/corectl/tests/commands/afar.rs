@@ -44,6 +44,8 @@ impl Afar {
             version: "1".into(),
             ask: Arc::new(|_, _| Box::pin(async { Err("no machine answers here".into()) })),
             init: Arc::new(|_| Box::pin(async { Err(InitError::Exists { id: "c1".into() }) })),
+            signs: Arc::default(),
+            membership: None,
             access: Access { invite: Ok(Inviting { issue, authority, port }), ..Access::default() },
         };
         let (stop, stopping) = watch::channel(false);

@@ -138,7 +138,7 @@ impl Shared {
             if matches!(*self.role.borrow(), Role::Leader { .. } | Role::Follower { .. }) {
                 continue;
             }
-            let mut addresses = node.addresses();
+            let mut addresses = node.other_addresses();
             addresses.extend(self.options.join.iter().cloned());
             for address in addresses {
                 if self.is_removed(node, &address).await {

@@ -23,6 +23,8 @@ fn served_by(store: MemoryStore) -> Router {
         version: "1".into(),
         init: Arc::new(|_| Box::pin(async { Err(InitError::Exists { id: "c1".into() }) })),
         ask: Arc::new(|_, _| Box::pin(async { Err("no machine answers here".into()) })),
+        signs: Arc::default(),
+        membership: None,
         access: Access::default(),
     };
     router(parts).0
