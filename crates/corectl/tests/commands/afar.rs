@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use api::Context;
@@ -76,10 +76,6 @@ async fn at_home(play: &Play, words: &str) -> Said {
 
 fn kept(play: &Play) -> PathBuf {
     play.dir.path().join(".config/coreinit/contexts")
-}
-
-fn read(path: &Path) -> Context {
-    Context::parse(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
 #[track_caller]

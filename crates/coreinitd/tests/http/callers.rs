@@ -250,7 +250,7 @@ async fn another_machine_is_asked_when_one_is_gone() {
     let first = Served::begin().await;
     let second = Served::over(first.store.clone()).await;
     let mut context = first.invite("alice", PersonRole::Operator).await;
-    assert_eq!(context.addresses, [first.address.clone()]);
+    assert_eq!(context.addresses, std::slice::from_ref(&first.address));
     context.addresses.push(second.address.clone());
     let alice = client(&context);
     alice.batch(&batch()).await.unwrap();
