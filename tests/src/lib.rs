@@ -7,4 +7,5 @@ pub mod hands;
 pub mod http;
 pub mod rack;
 pub mod sources;
+pub mod storm;
 pub mod wait;
