@@ -73,11 +73,11 @@ impl Cluster {
         rack.exec(host, &["chmod", "600", SECRET_FILE]);
         let unit = sources::root().join("dist/systemd/coreinitd.service");
         rack.put(host, &unit, "/etc/systemd/system/coreinitd.service");
-        // As docs/configuration.md tells whoever keeps the state elsewhere: the daemon may write nowhere else.
+        // As docs/security.md tells whoever keeps the state elsewhere.
         rack.shell(
             host,
-            "mkdir -p /etc/systemd/system/coreinitd.service.d && printf '[Service]\\nReadWritePaths=/data\\n' \
-             > /etc/systemd/system/coreinitd.service.d/data.conf",
+            "d=/etc/systemd/system/coreinitd.service.d; mkdir -p $d
+             printf '[Service]\\nReadWritePaths=/data\\n' >$d/data.conf",
         );
         rack.exec(host, &["systemctl", "enable", "--quiet", "--now", "--no-block", DAEMON]);
     }

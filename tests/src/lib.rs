@@ -9,4 +9,5 @@ pub mod http;
 pub mod linearizable;
 pub mod rack;
 pub mod sources;
+pub mod storm;
 pub mod wait;

@@ -1,5 +1,5 @@
-//! Compares this machine's clock with others': the leader with all, everybody else with the leader. Nothing in
-//! the cluster hangs on equal clocks, but certificates and people who read journals do. It only tells.
+//! Compares this machine's clock with others': the leader with all, everybody else with the leader. Nothing
+//! in the cluster hangs on equal clocks, but certificates and people who read journals do. It only tells.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

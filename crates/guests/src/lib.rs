@@ -1,10 +1,10 @@
 //! Who is inside a port, and who goes when it is full: the same rule for the machines' port, the handshakes
 //! before it, and the API's sockets.
 //!
-//! A newcomer is let in for as long as there is somebody who can go: the guest that has been idle the longest,
-//! which has sent nothing worth an answer yet. So whoever connects and says nothing, or says it one byte a
-//! minute, holds a place only until somebody needs it. One address cannot take all places, nor come faster
-//! than it may. A guest that is being served is never asked to leave.
+//! A newcomer is let in for as long as there is somebody who can go: the guest that has been idle the
+//! longest, which has sent nothing worth an answer yet. So whoever connects and says nothing, or says it one
+//! byte a minute, holds a place only until somebody needs it. One address cannot take all places, nor come
+//! faster than it may. A guest that is being served is never asked to leave.
 //!
 //! It opens and closes nothing: whoever holds the connection asks for a place and listens for the wish that
 //! it be given back.

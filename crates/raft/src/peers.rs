@@ -33,6 +33,9 @@ pub struct Peers {
     /// Those that are reached and not understood, such as machines with another secret, and why.
     strange: Mutex<BTreeMap<String, String>>,
     errors: CallErrors,
+    /// Where connections are driven, whoever asks first: callers may live on a runtime that is flooded by
+    /// strangers, and Raft's calls share these connections.
+    runtime: tokio::runtime::Handle,
 }
 
 /// Why a call brought no response.
@@ -49,8 +52,11 @@ pub enum CallError {
 }
 
 impl Peers {
+    /// Inside a runtime, which drives the connections.
     pub fn new(transport: Arc<dyn Transport>) -> Peers {
-        Peers { transport, open: Mutex::default(), strange: Mutex::default(), errors: CallErrors::default() }
+        let runtime = tokio::runtime::Handle::current();
+        let (open, strange, errors) = Default::default();
+        Peers { transport, open, strange, errors, runtime }
     }
 
     /// Sends one request and waits for its response, `timeout` in all.
@@ -187,7 +193,7 @@ impl Peers {
         }
         let (sender, connection) = self.connect(address).await?;
         // It ends when the last sender of this connection is dropped, or when the peer closes it.
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection to a peer ended");
             }

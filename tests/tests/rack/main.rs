@@ -13,6 +13,7 @@ mod callers;
 mod damage;
 mod etcd;
 mod fleetctl;
+mod health;
 mod joining;
 mod kills;
 mod kinds;
@@ -23,6 +24,7 @@ mod quorum;
 mod refused;
 mod secret;
 mod start;
+mod storm;
 mod together;
 mod trouble;
 mod twin;
@@ -58,6 +60,9 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("a_drained_machine_is_empty", placing::a_drained_machine_is_empty),
     ("a_second_machine_with_one_id_is_kept_out", twin::a_second_machine_with_one_id_is_kept_out),
     ("only_those_with_the_secret_are_let_in", secret::only_those_with_the_secret_are_let_in),
+    ("a_secret_that_others_can_read_is_named", secret::a_secret_that_others_can_read_is_named),
+    ("health_and_readiness_are_told", health::health_and_readiness_are_told),
+    ("bad_requests_hold_nothing_up", storm::bad_requests_hold_nothing_up),
     ("a_recorded_fleet_is_played", fleetctl::a_recorded_fleet_is_played),
     ("a_killed_leader_is_replaced", quorum::a_killed_leader_is_replaced),
     ("a_leader_in_the_minority_is_replaced", quorum::a_leader_in_the_minority_is_replaced),

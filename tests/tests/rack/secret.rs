@@ -68,3 +68,24 @@ pub fn only_those_with_the_secret_are_let_in(cluster: &Cluster) {
     cluster.formed();
     cluster.at_home(Duration::from_secs(30), "h1", &units);
 }
+
+/// A daemon that does not start for its secret's sake says what to do, as an error, among the last words in
+/// the journal, however often systemd tries again.
+pub fn a_secret_that_others_can_read_is_named(cluster: &Cluster) {
+    let rack = &cluster.rack;
+    cluster.stop_daemon("h3");
+    rack.exec("h3", &["chmod", "644", SECRET_FILE]);
+    cluster.start_daemon("h3");
+    let advice = format!("use `chmod 600 {SECRET_FILE}`");
+    let restarted = || {
+        let words = cluster.daemon_log("h3", 10);
+        let tried = words.contains("Scheduled restart job");
+        if tried && words.contains(&advice) { Ok(words) } else { Err(words) }
+    };
+    eventually(Duration::from_secs(20), "the advice between the tries", restarted);
+    let errors = ["journalctl", "-t", "coreinitd", "-p", "err", "-n", "1", "--no-pager"];
+    let errors = rack.exec("h3", &errors);
+    assert!(errors.contains(&advice), "{errors}");
+    rack.exec("h3", &["chmod", "600", SECRET_FILE]);
+    cluster.formed();
+}

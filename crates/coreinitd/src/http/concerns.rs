@@ -76,14 +76,18 @@ fn voters(state: &ClusterState, members: &[MemberVitals]) -> Option<String> {
     match (voters.len(), spare) {
         (_, 1..) => None,
         (1, 0) => Some(
-            "no machine may be lost, since one alone votes: add two, and the loss of any one does no harm".into(),
+            "no machine may be lost, since one alone votes: add two, and the loss of any one \
+             does no harm"
+                .into(),
         ),
         (2, 0) => Some(
-            "no machine may be lost, since both of two must agree: add one, and the loss of any one does no harm"
+            "no machine may be lost, since both of two must agree: add one, and the loss of \
+             any one does no harm"
                 .into(),
         ),
         (count, 0) => Some(format!(
-            "no further machine may be lost, since {living} of {count} voters are there: bring the others back, \
+            "no further machine may be lost, since {living} of {count} voters are there: bring \
+             the others back, \
              or add machines, which take their places"
         )),
     }
@@ -123,7 +127,8 @@ fn certificate(left: Duration) -> Option<String> {
                 .into()
         }
         false => format!(
-            "this machine's certificate ends in {hours} h and was not renewed: `journalctl -u coreinitd` says why"
+            "this machine's certificate ends in {hours} h and was not renewed: \
+             `journalctl -u coreinitd` says why"
         ),
     })
 }
@@ -131,7 +136,8 @@ fn certificate(left: Duration) -> Option<String> {
 fn disk_space(free: u64, total: u64) -> Option<String> {
     (free < DISK_FREE_MIN && free < total / 10).then(|| {
         format!(
-            "the disk under the store has {} MiB free of {}: make room there, since a daemon that cannot write \
+            "the disk under the store has {} MiB free of {}: make room there, since a \
+             daemon that cannot write \
              ends",
             free >> 20,
             total >> 20

@@ -46,7 +46,7 @@ use cluster::{ClusterState, Command, MachineId};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use store::{Committed, ProposeError, ReadError, Store};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::signs::Signs;
 use error::Refusal;
@@ -211,10 +211,31 @@ pub async fn run(
     let servers = doors.into_iter().take(listen::DOORS_MAX).map(|door| {
         let (router, signs) = (router.clone(), signs.clone());
         let stop = until(shutdown.clone());
-        listen::serve(door.into(), router, signs, listen::LIMITS, stop, SHUTDOWN_GRACE)
+        let door = door.into();
+        let is_tcp = door.tcp_address().is_some();
+        let served = listen::serve(door, router, signs, listen::LIMITS, stop, SHUTDOWN_GRACE);
+        if is_tcp { apart(served).boxed() } else { served.boxed() }
     });
     tokio::join!(background.run(until(shutdown.clone())), futures::future::join_all(servers));
     Ok(())
+}
+
+/// On a thread of its own: strangers who flood a TCP door keep that thread busy, and neither the daemon's
+/// other work nor its Unix sockets.
+async fn apart(work: impl Future<Output = ()> + Send + 'static) {
+    let (done, ended) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let thread = runtime.and_then(|runtime| {
+        std::thread::Builder::new().name("api-tcp".into()).spawn(move || {
+            runtime.block_on(work);
+            // Nobody waits any more when the daemon is in a hurry to end.
+            let _ = done.send(());
+        })
+    });
+    match thread {
+        Ok(_) => drop(ended.await),
+        Err(error) => tracing::error!(%error, "the API is not served over TCP"),
+    }
 }
 
 async fn until(mut shutdown: watch::Receiver<bool>) {
