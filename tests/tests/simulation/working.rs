@@ -58,8 +58,8 @@ fn one_seed_decides_everything() {
     twice("working::one_seed_decides_everything", &[3, 7, 8, 11], run);
 }
 
-/// A machine that had lost its disk was elected while the voters were being changed for its sake, held that it
-/// was no member yet, and so never finished the change, for as long as it led.
+/// A machine that had lost its disk was elected while the voters were being changed for its sake, held that
+/// it was no member yet, and so never finished the change, for as long as it led.
 #[test]
 fn kept_who_leads_while_it_takes_its_former_place() {
     kept("working", &[537, 768], run);

@@ -150,8 +150,8 @@ impl World {
         }
     }
 
-    /// *Hands Off*: a machine without a leader stops nothing, and starts nothing. *Read First*: one that comes
-    /// back starts nothing before it has heard that it may; its units may live elsewhere by now.
+    /// *Hands Off*: a machine without a leader stops nothing, and starts nothing. *Read First*: one that
+    /// comes back starts nothing before it has heard that it may; its units may live elsewhere by now.
     fn look_at_the_deaf(&mut self, ms: u64, machines: &[Machine], hears: impl Fn(usize) -> bool) {
         for machine in machines {
             let m = machine.number;
