@@ -41,13 +41,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracing::warn!("{note}");
     }
     let (stop, stopping) = watch::channel(false);
+    // The store outlives the requests that are under way: they would wait for it in vain.
+    let (stop_store, store_stopping) = watch::channel(false);
     let backend = match &config.etcd {
-        None => on_raft(&config, &version, &stopping).await?,
-        Some(etcd) => on_etcd(&config, etcd, &stopping)?,
+        None => on_raft(&config, &version, &stopping, &store_stopping).await?,
+        Some(etcd) => on_etcd(&config, etcd, &stopping, &store_stopping)?,
     };
     let units = DBus::connect(config.bus.clone(), config.units_dir()).await;
     let units = Arc::new(units.context("cannot reach systemd over D-Bus; is dbus running?")?);
-    serve(config, version, backend, units, stop).await
+    serve(config, version, backend, units, (stop, stop_store)).await
 }
 
 /// Where the cluster's state is kept, and what only that can do.
@@ -65,11 +67,12 @@ async fn on_raft(
     config: &Config,
     version: &str,
     stopping: &watch::Receiver<bool>,
+    store_stopping: &watch::Receiver<bool>,
 ) -> anyhow::Result<Backend> {
     let disk = open_disk(config)?;
     let failed = disk.failed();
-    let transport = transport(config, stopping)?;
-    let (store, driver) = RaftStore::start(options(config, version), disk, transport, stopping.clone())
+    let transport = transport(config, store_stopping)?;
+    let (store, driver) = RaftStore::start(options(config, version), disk, transport, store_stopping.clone())
         .await
         .with_context(|| format!("cannot listen for other machines on {}", config.listen))?;
     let dir = config.data_dir.display();
@@ -83,9 +86,14 @@ async fn on_raft(
     })
 }
 
-fn on_etcd(config: &Config, etcd: &Etcd, stopping: &watch::Receiver<bool>) -> anyhow::Result<Backend> {
+fn on_etcd(
+    config: &Config,
+    etcd: &Etcd,
+    stopping: &watch::Receiver<bool>,
+    store_stopping: &watch::Receiver<bool>,
+) -> anyhow::Result<Backend> {
     let dir = config.data_dir.display();
-    let (store, driver) = EtcdStore::start(etcd.options(config), stopping.clone())
+    let (store, driver) = EtcdStore::start(etcd.options(config), store_stopping.clone())
         .with_context(|| format!("cannot use the folder {dir}"))?;
     let endpoints = etcd.endpoints.join(", ");
     tracing::info!(endpoints, prefix = etcd.prefix, "backend = \"etcd\": the state is kept there");
@@ -129,7 +137,7 @@ async fn serve(
     version: String,
     backend: Backend,
     units: Arc<dyn UnitManager>,
-    stop: watch::Sender<bool>,
+    (stop, stop_store): (watch::Sender<bool>, watch::Sender<bool>),
 ) -> anyhow::Result<()> {
     let stopping = stop.subscribe();
     let Backend { store: dynamic, init, ask, driver, mut failed } = backend;
@@ -203,6 +211,7 @@ async fn serve(
     let all = async {
         while agent.join_next().await.is_some() {}
         while rooms.join_next().await.is_some() {}
+        stop_store.send_replace(true);
         let _ = driver.await;
     };
     if tokio::time::timeout(STOP_TIMEOUT, all).await.is_err() {
