@@ -55,14 +55,16 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
     let (stop, stopping) = watch::channel(false);
     let signs = Arc::new(Signs::new(&config));
     let keys = keys::keys(&config, &signs, &stopping)?;
+    // The store outlives the requests that are under way: they would wait for it in vain.
+    let (stop_store, store_stopping) = watch::channel(false);
     let backend = match &config.etcd {
-        None => on_raft(&config, &version, keys.as_ref(), &stopping).await?,
-        Some(etcd) => on_etcd(&config, etcd, &stopping)?,
+        None => on_raft(&config, &version, keys.as_ref(), &stopping, &store_stopping).await?,
+        Some(etcd) => on_etcd(&config, etcd, &stopping, &store_stopping)?,
     };
     let units = DBus::connect(config.bus.clone(), config.units_dir()).await;
     let units = Arc::new(units.context("cannot reach systemd over D-Bus; is dbus running?")?);
     let keyring = keys.map(|(_, keyring)| keyring);
-    serve(config, version, backend, keyring, units, signs, stop).await
+    serve(config, version, backend, keyring, units, signs, (stop, stop_store)).await
 }
 
 /// Where the cluster's state is kept, and what only that can do.
@@ -86,6 +88,7 @@ async fn on_raft(
     version: &str,
     keys: Option<&(Secret, Arc<Keyring>)>,
     stopping: &watch::Receiver<bool>,
+    store_stopping: &watch::Receiver<bool>,
 ) -> anyhow::Result<Backend> {
     let disk = open_disk(config)?;
     let failed = disk.failed();
@@ -95,7 +98,7 @@ async fn on_raft(
         None if config.by_hand => Arc::new(Closed),
         None => Arc::new(Tcp),
     };
-    let (store, driver) = RaftStore::start(options(config, version), disk, transport, stopping.clone())
+    let (store, driver) = RaftStore::start(options(config, version), disk, transport, store_stopping.clone())
         .await
         .with_context(|| format!("cannot listen for other machines on {}", config.listen))?;
     if let Some((secret, _)) = keys {
@@ -126,9 +129,14 @@ async fn on_raft(
     })
 }
 
-fn on_etcd(config: &Config, etcd: &Etcd, stopping: &watch::Receiver<bool>) -> anyhow::Result<Backend> {
+fn on_etcd(
+    config: &Config,
+    etcd: &Etcd,
+    stopping: &watch::Receiver<bool>,
+    store_stopping: &watch::Receiver<bool>,
+) -> anyhow::Result<Backend> {
     let dir = config.data_dir.display();
-    let (store, driver) = EtcdStore::start(etcd.options(config), stopping.clone())
+    let (store, driver) = EtcdStore::start(etcd.options(config), store_stopping.clone())
         .with_context(|| format!("cannot use the folder {dir}"))?;
     let endpoints = etcd.endpoints.join(", ");
     tracing::info!(endpoints, prefix = etcd.prefix, "backend = \"etcd\": the state is kept there");
@@ -155,7 +163,7 @@ async fn serve(
     keyring: Option<Arc<Keyring>>,
     units: Arc<dyn UnitManager>,
     signs: Arc<Signs>,
-    stop: watch::Sender<bool>,
+    (stop, stop_store): (watch::Sender<bool>, watch::Sender<bool>),
 ) -> anyhow::Result<Ended> {
     let stopping = stop.subscribe();
     let Backend { store: dynamic, init, ask, membership, mut expelled, mut anew, driver, mut failed } =
@@ -252,6 +260,7 @@ async fn serve(
     let all = async {
         while agent.join_next().await.is_some() {}
         while rooms.join_next().await.is_some() {}
+        stop_store.send_replace(true);
         let _ = driver.await;
     };
     if tokio::time::timeout(STOP_TIMEOUT, all).await.is_err() {

@@ -102,6 +102,7 @@ async fn change(store: &RaftStore, world: &Shared, chance: &mut SmallRng) {
             ProposeError::Unformed { .. }
             | ProposeError::NoLeader { .. }
             | ProposeError::Unavailable { .. }
+            | ProposeError::TooNew(_)
             | ProposeError::TooLarge { .. },
         ) => drop(calls.remove(&moment.called)),
     }

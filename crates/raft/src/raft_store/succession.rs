@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use openraft::storage::RaftStateMachine;
+use openraft::storage::{RaftStateMachine, StorageHelper};
 use store::Role;
 
 use super::Shared;
@@ -22,15 +22,25 @@ const INTERVAL: Duration = Duration::from_secs(2);
 impl Shared {
     /// Waits for as long as another machine says that the cluster went on without this store.
     pub(super) async fn not_be_succeeded(&self, identity: &Identity) {
-        let membership = self.disk.state_machine().applied_state().await;
-        let members = membership.map(|(_, stored)| {
-            stored.membership().nodes().map(|(_, member)| member.address.clone()).collect::<Vec<_>>()
+        let members = self.kept_members().await.unwrap_or_else(|error| {
+            tracing::warn!(error, "cannot read who the other members are");
+            Vec::new()
         });
-        let members = members.unwrap_or_default();
         while let Some(why) = self.successor(identity, &members).await {
             self.hint(&why);
             tokio::time::sleep(INTERVAL).await;
         }
+    }
+
+    /// Where the members listen that the snapshot and the log know of, before the node runs.
+    async fn kept_members(&self) -> Result<Vec<String>, String> {
+        let (mut log, mut machine) = (self.disk.log_store(), self.disk.state_machine());
+        let (applied, stored) = machine.applied_state().await.map_err(|error| error.to_string())?;
+        let since = applied.map_or(0, |id| id.index + 1);
+        let changes = StorageHelper::new(&mut log, &mut machine).last_membership_in_log(since).await;
+        let changes = changes.map_err(|error| error.to_string())?;
+        let nodes = changes.iter().chain([&stored]).flat_map(|stored| stored.membership().nodes());
+        Ok(nodes.map(|(_, member)| member.address.clone()).collect())
     }
 
     /// While this node runs: whether it is without a leader because the cluster went on elsewhere.
