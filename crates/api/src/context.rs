@@ -36,7 +36,8 @@ pub struct Context {
 #[derive(Debug, thiserror::Error)]
 pub enum ContextError {
     #[error(
-        "this is no context: {0}; `corectl cluster invite NAME --role ROLE` prints one, and all of it is needed"
+        "this is no context: {0}; `corectl cluster invite NAME --role ROLE` prints one, and all \
+         of it is needed"
     )]
     Unreadable(String),
     #[error("the context is of version {version}, and this corectl knows {VERSION}; use a newer corectl")]

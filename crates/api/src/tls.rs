@@ -168,7 +168,8 @@ pub(crate) fn alert(error: &hyper::Error) -> Option<&'static str> {
 fn said(alert: AlertDescription) -> &'static str {
     match alert {
         AlertDescription::CertificateExpired => {
-            "the certificate has expired; whoever administers the cluster makes another with `corectl cluster \
+            "the certificate has expired; whoever administers the cluster makes another with \
+             `corectl cluster \
              invite NAME --role ROLE --replace`"
         }
         AlertDescription::UnknownCA

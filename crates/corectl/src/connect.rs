@@ -110,7 +110,8 @@ fn in_context(name: &str, tunnelled: bool) -> anyhow::Result<Endpoint> {
     ensure!(
         !is_past(*expires),
         "{person}'s certificate in the context {name:?} has expired, on {} by this machine's clock; whoever \
-         administers the cluster makes another with `corectl cluster invite {person} --role {role} --replace`, for \
+         administers the cluster makes another with `corectl cluster invite {person} --role \
+         {role} --replace`, for \
          `corectl context add --replace {name} FILE`",
         date(*expires)
     );

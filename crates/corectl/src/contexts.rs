@@ -1,4 +1,5 @@
-//! The contexts that a user keeps: clusters to talk to from afar, by names of the user's own, in one file that
+//! The contexts that a user keeps: clusters to talk to from afar, by names of the user's own, in
+//! one file that
 //! nobody else can read.
 
 use std::collections::BTreeMap;
@@ -74,7 +75,8 @@ impl Contexts {
             let known: Vec<&str> = self.contexts.keys().map(String::as_str).collect();
             match known.is_empty() {
                 true => format!(
-                    "there is no context {name:?}; add one with `corectl context add {name} FILE`, out of the \
+                    "there is no context {name:?}; add one with `corectl context add {name} \
+                     FILE`, out of the \
                      file that `corectl cluster invite` has made"
                 ),
                 false => format!("there is no context {name:?}; there are {}, and {LOCAL}", known.join(", ")),
@@ -127,7 +129,8 @@ fn read_private(path: &Path, bytes_max: u64) -> anyhow::Result<Option<String>> {
     let metadata = file.metadata().with_context(|| format!("cannot read {at}"))?;
     if metadata.mode() & 0o077 != 0 {
         bail!(
-            "{at} holds a key, and can be read by others than its owner; use `chmod 600 {at}`, and if they may \
+            "{at} holds a key, and can be read by others than its owner; use `chmod 600 {at}`, \
+             and if they may \
              have read it, have the person invited again with --replace"
         );
     }

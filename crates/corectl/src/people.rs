@@ -42,7 +42,8 @@ pub async fn invite(client: &Client, invite: &Invite) -> anyhow::Result<Exit> {
     let (name, role, until) = (&context.person, context.role, date(context.expires));
     let from = invite.file.as_ref().map_or("-".into(), |path| path.display().to_string());
     output::note(&format!(
-        "{name} may use the cluster as {role} until {until}: hand over all of it, in secret, for `corectl context \
+        "{name} may use the cluster as {role} until {until}: hand over all of it, in secret, for \
+         `corectl context \
          add NAME {from}` there"
     ));
     Ok(Exit::Done)

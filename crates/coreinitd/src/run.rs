@@ -307,7 +307,10 @@ async fn doors(config: &Config, keyring: Option<&Arc<Keyring>>) -> anyhow::Resul
                  nothing on it is encrypted or checked; if the network is yours alone, say so with \
                  insecure_transport = true"
             );
-            tracing::warn!(%address, "insecure_transport: whoever reaches this address may do all that api_listen_role may");
+            tracing::warn!(
+                %address,
+                "insecure_transport: whoever reaches this address may do all that api_listen_role may"
+            );
         }
         tracing::info!(%address, "the API is served over TCP");
     }

@@ -5,7 +5,8 @@
 //! certificate from it: there is nothing to hand around, and machines that start in any order trust each
 //! other at first sight. Whoever does not hold the secret gets no byte past the handshake.
 //!
-//! People who are invited get certificates of the same authority, of another kind: [`PeopleTls`] tells the two
+//! People who are invited get certificates of the same authority, of another kind: [`PeopleTls`]
+//! tells the two
 //! apart, and [`Tls`] lets no person in.
 //!
 //! Called by the daemon, which gives [`Tls`] to the store as its transport, and [`PeopleTls`] to its API.

@@ -1,4 +1,5 @@
-//! Certificates of people: what is in them, and how they are made. One is told from a machine's by the URI that
+//! Certificates of people: what is in them, and how they are made. One is told from a machine's
+//! by the URI that
 //! it names, `coreinit://person/NAME?role=ROLE`, and it is good for calling only, never for being called.
 
 use base64::Engine;

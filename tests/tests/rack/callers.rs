@@ -83,7 +83,8 @@ pub fn people_are_served_until_they_are_shut_out(cluster: &Cluster) {
     cluster.types("h3", "context remove alice").well();
     cluster.types("h3", "list-units").well();
 
-    // Strangers, and a machine's own certificate, are tried in the daemon's tests; here, that nothing is said.
+    // Strangers, and a machine's own certificate, are tried in the daemon's tests; here, that
+    // nothing is said.
     let bare = rack.shell(
         "h3",
         &format!(

@@ -1,4 +1,5 @@
-//! The audit: one line for each change that somebody asked for, allowed or not. Its target is `audit`, so that
+//! The audit: one line for each change that somebody asked for, allowed or not. Its target is
+//! `audit`, so that
 //! a filter can keep it apart. Reads are not audited.
 
 use std::sync::{Arc, Mutex, PoisonError};

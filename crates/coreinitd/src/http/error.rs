@@ -54,7 +54,8 @@ pub(super) enum Refusal {
     #[error("this needs the role {need}, and {caller} has the role {role}")]
     Role { need: PersonRole, role: PersonRole, caller: String },
     #[error(
-        "{name} is not invited, or no longer; an administrator can make a new certificate with `corectl cluster \
+        "{name} is not invited, or no longer; an administrator can make a new certificate with \
+         `corectl cluster \
          invite {name} --role {role}`"
     )]
     ShutOut { name: PersonName, role: PersonRole },

@@ -48,7 +48,8 @@ pub struct Inviting {
     pub port: Option<u16>,
 }
 
-/// Those who can open a socket may do everything, as its mode says; those who only reach a port of loopback may
+/// Those who can open a socket may do everything, as its mode says; those who only reach a port
+/// of loopback may
 /// be anybody on the machine, and are not to make themselves a certificate that lasts.
 impl Default for Access {
     fn default() -> Access {
@@ -137,7 +138,8 @@ fn given(addresses: Vec<String>) -> Result<Vec<String>, Refusal> {
 fn addresses(room: &Room, state: &ClusterState, port: Option<u16>) -> Result<Vec<String>, Refusal> {
     let port = port.ok_or_else(|| {
         Refusal::NoInvitations(
-            "this daemon serves nobody from afar; set api_tls_listen on the machines, or name where people reach \
+            "this daemon serves nobody from afar; set api_tls_listen on the machines, or name \
+             where people reach \
              the cluster with --address HOST:PORT"
                 .into(),
         )
