@@ -10,9 +10,9 @@
 //! | `POST /v1/units` with [`Batch`] | [`BatchDone`]; 400, with nothing stored, when one is invalid |
 //! | `GET /v1/machines[?stale=true]` | [`Machines`] |
 //! | `POST /v1/cluster/init` with [`ClusterInit`] | 200 [`Status`]; 409 when there is a cluster already |
-//! | `POST /v1/cluster/join` with [`ClusterJoin`](crate::membership::ClusterJoin) | 200 [`Status`]; 409 with the reason |
+//! | `POST /v1/cluster/join` with [`ClusterJoin`](crate::membership::ClusterJoin) | 200 [`Status`]; 409 |
 //! | `GET /v1/cluster/members` | [`Members`](crate::membership::Members) |
-//! | `POST /v1/cluster/tokens` with [`TokenWish`](crate::membership::TokenWish) | [`NewToken`](crate::membership::NewToken) |
+//! | `POST /v1/cluster/tokens` with [`TokenWish`](crate::membership::TokenWish) | a new token, once |
 //! | `GET /v1/cluster/tokens` | [`Tokens`](crate::membership::Tokens) |
 //! | `POST /v1/cluster/tokens/NAME/revoke` | 200; 404 |
 //! | `POST /v1/machines/ID/remove` with [`Removal`](crate::membership::Removal) | 200; 409 with the reason |

@@ -90,7 +90,8 @@ pub enum Command {
         id: String,
         token: Token,
     },
-    /// A machine shows a token; `at` is the second in which it did. Refused when the token does not let it in.
+    /// A machine shows a token; `at` is the second in which it did. Refused when the token does not let it
+    /// in.
     UseToken {
         id: String,
         digest: String,

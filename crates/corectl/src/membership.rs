@@ -100,8 +100,8 @@ pub async fn remove(client: &Client, remove: &Remove) -> anyhow::Result<Exit> {
     let machine = one(&all, &remove.machine)?;
     client.remove_machine(&machine.id, &Removal { force: remove.force }).await?;
     output::line(&format!(
-        "{} ({}): removed; it comes back by `corectl cluster join` with a token only, or after `corectl cluster \
-         readmit {}`",
+        "{} ({}): removed; it comes back by `corectl cluster join` with a token only, or after `corectl \
+         cluster readmit {}`",
         machine.name,
         short(&machine.id, false),
         machine.id

@@ -75,7 +75,10 @@ impl ByHand {
     fn port_is_free(&self) -> Result<(), String> {
         let listen = &self.config.listen;
         TcpListener::bind(listen).map(drop).map_err(|error| {
-            format!("cannot listen for other machines on {listen}: {error}; set `listen` to an address of this machine")
+            format!(
+                "cannot listen for other machines on {listen}: {error}; set `listen` to an address of this \
+                 machine"
+            )
         })
     }
 }
@@ -175,8 +178,8 @@ async fn made(store: &RaftStore, command: Command) -> Result<(), String> {
     outcome.transpose().map(drop).map_err(|rejected: Rejected| rejected.to_string())
 }
 
-/// Forms the cluster that this machine was told to be, and keeps in mind where the others are: a machine whose
-/// store is damaged asks them for a new one.
+/// Forms the cluster that this machine was told to be, and keeps in mind where the others are: a machine
+/// whose store is damaged asks them for a new one.
 pub async fn remember(store: RaftStore, dir: PathBuf, mut trust: Trust, mut stop: watch::Receiver<bool>) {
     if let Some(name) = &trust.init {
         match store.init(Some(name.clone())).await {
@@ -235,8 +238,8 @@ impl Listener for Nobody {
     }
 }
 
-/// After a store was put in the place of another: a machine that is a member by hand is the first of a cluster
-/// again, which has its secret, and nobody to ask for anything.
+/// After a store was put in the place of another: a machine that is a member by hand is the first of a
+/// cluster again, which has its secret, and nobody to ask for anything.
 pub fn keep_secret(config: &Config) -> anyhow::Result<()> {
     if !config.by_hand {
         return Ok(());

@@ -23,7 +23,8 @@ fn secret(config: &Config) -> anyhow::Result<Option<Secret>> {
     }
 }
 
-/// What this machine and the others know each other by: the cluster's secret, and the keys that follow from it.
+/// What this machine and the others know each other by: the cluster's secret, and the keys that follow from
+/// it.
 pub fn keys(
     config: &Config,
     signs: &Signs,

@@ -1,5 +1,5 @@
-//! What the daemon's program does in place of running: `corectl` calls it for work on the store that needs all
-//! of the daemon's knowledge and no daemon.
+//! What the daemon's program does in place of running: `corectl` calls it for work on the store that needs
+//! all of the daemon's knowledge and no daemon.
 
 use anyhow::Context;
 

@@ -1,6 +1,6 @@
-//! `corectl cluster recover`: when most of the voters are gone for good, one survivor's store becomes the first
-//! member of the cluster's next life, under a new id. While no daemon runs here, and only when nobody else is
-//! left who could go on.
+//! `corectl cluster recover`: when most of the voters are gone for good, one survivor's store becomes the
+//! first member of the cluster's next life, under a new id. While no daemon runs here, and only when nobody
+//! else is left who could go on.
 
 use anyhow::{Context, bail};
 use raft::offline::{self, KeptMember, Upto};

@@ -1,5 +1,5 @@
-//! `corectl cluster restore`: a backup becomes the store of a new cluster's first member, or an etcd's records,
-//! while no daemon runs. Nothing is changed before the whole file was read and checked.
+//! `corectl cluster restore`: a backup becomes the store of a new cluster's first member, or an etcd's
+//! records, while no daemon runs. Nothing is changed before the whole file was read and checked.
 
 use std::io::Read;
 use std::path::Path;

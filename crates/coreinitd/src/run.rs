@@ -243,8 +243,8 @@ async fn serve(
     };
     notify(&[NotifyState::Stopping]);
     stop_agent.send_replace(true);
-    // Units are stopped when somebody stops the daemon, never because it has failed. Those of a machine that was
-    // removed run elsewhere.
+    // Units are stopped when somebody stops the daemon, never because it has failed. Those of a machine that
+    // was removed run elsewhere.
     let leaves = matches!(ended, Ok(Some(Anew::Expelled)));
     if leaves || config.stop_units_on_exit && matches!(ended, Ok(None)) {
         let limit = leave::LEAVE_TIMEOUT + HAND_OVER_TIMEOUT + STOP_TIMEOUT;

@@ -1,5 +1,5 @@
-//! What this machine keeps of the cluster that it was made a member of by hand: the cluster's secret, and where
-//! the other members are. It stands beside the store, and outlives one that is set aside.
+//! What this machine keeps of the cluster that it was made a member of by hand: the cluster's secret, and
+//! where the other members are. It stands beside the store, and outlives one that is set aside.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -17,7 +17,8 @@ const MODE: u32 = 0o600;
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trust {
-    /// The cluster's secret, each byte as two hexadecimal digits: one that was made elsewhere may be any bytes.
+    /// The cluster's secret, each byte as two hexadecimal digits: one that was made elsewhere may be any
+    /// bytes.
     pub secret: String,
     /// Members of the cluster, `HOST:PORT` each.
     pub join: Vec<String>,

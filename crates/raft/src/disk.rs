@@ -254,9 +254,9 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
     text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("the engine panicked").to_string()
 }
 
-/// Moves all that is in the store's folder into a folder of its own in it, `WHAT-1` or the next number that is
-/// free, and gives its path. The store's folder itself stays: it may be all that this process can write to.
-/// Folders that were set aside before stay, and so do files of these names.
+/// Moves all that is in the store's folder into a folder of its own in it, `WHAT-1` or the next number that
+/// is free, and gives its path. The store's folder itself stays: it may be all that this process can write
+/// to. Folders that were set aside before stay, and so do files of these names.
 ///
 /// A crash in between leaves what is taken for a damaged store, never for a sound one that knows less.
 pub fn set_aside(dir: &Path, what: &str, keep: &[&str]) -> io::Result<PathBuf> {

@@ -15,8 +15,6 @@ mod liveness;
 pub mod log_store;
 mod membership;
 mod message;
-#[cfg(test)]
-mod message_golden;
 mod network;
 mod node;
 pub mod offline;

@@ -134,7 +134,8 @@ impl Members {
         learners.filter(|node| self.is_heard(*node) && self.has_caught_up(*node))
     }
 
-    /// These voters and as many of the `ready` as make up `count`, from the zones with the fewest voters first.
+    /// These voters and as many of the `ready` as make up `count`, from the zones with the fewest voters
+    /// first.
     fn filled(&self, mut voters: BTreeSet<NodeId>, ready: &[NodeId], count: usize) -> BTreeSet<NodeId> {
         while voters.len() < count {
             let crowd = |node: &NodeId| {

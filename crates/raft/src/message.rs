@@ -124,3 +124,6 @@ pub struct Formed {
     #[serde(default)]
     pub feature_level: u32,
 }
+
+#[cfg(test)]
+mod tests;

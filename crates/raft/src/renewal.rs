@@ -1,7 +1,8 @@
 //! A cluster's next life: its state under a new cluster id, in a store of one member, put where an old store
 //! was. No daemon runs meanwhile. For `corectl cluster restore` and `corectl cluster recover`.
 //!
-//! The old store is never written to: it is moved aside whole, when the new one is complete and was read back.
+//! The old store is never written to: it is moved aside whole, when the new one is complete and was read
+//! back.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -17,9 +18,9 @@ use crate::offline::{self, KeptMember, OfflineError, beside, unused};
 use crate::peers::Peers;
 use crate::transport::Transport;
 
-/// How far a new life's revisions begin beyond what was kept. The former life may have gone on after that, and
-/// machines may remember its generations: none is given a second time. Far more than a cluster writes between
-/// two backups, and some billions of lives fit in.
+/// How far a new life's revisions begin beyond what was kept. The former life may have gone on after that,
+/// and machines may remember its generations: none is given a second time. Far more than a cluster writes
+/// between two backups, and some billions of lives fit in.
 const REVISION_GAP: u64 = 1_000_000_000;
 /// A machine in reach answers well within this.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
@@ -42,9 +43,9 @@ pub enum Replace {
     Anything,
 }
 
-/// Puts a store in `dir` that holds `state`: the first member of its cluster. Gives the place where the former
-/// store was moved, if there was one: `DIR.WHY-1` or the next number that is free. When it fails, what was in
-/// `dir` is still there.
+/// Puts a store in `dir` that holds `state`: the first member of its cluster. Gives the place where the
+/// former store was moved, if there was one: `DIR.WHY-1` or the next number that is free. When it fails, what
+/// was in `dir` is still there.
 pub async fn put(
     dir: &Path,
     kind: EngineKind,

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,9 +28,19 @@ struct Member {
     process: Option<Child>,
 }
 
-/// A port that is free now. etcd cannot be told to take any and say which.
+/// A port that is free now, and that nobody gets who asks for any: the kernel gives those from 32768 on.
+/// Processes that run at the same time look in different places. etcd cannot be told to take any and say
+/// which.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + (std::process::id() * 64 + number) % 20_000;
+        let port = u16::try_from(port).expect("it is below 30,000");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 impl Etcd {

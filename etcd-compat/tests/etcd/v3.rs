@@ -107,6 +107,8 @@ async fn all_of_etcd_may_be_away() {
     let member = machines.members[0].clone();
     member.until_role("a leader", |role| !matches!(role, Role::Unformed { .. })).await;
     written(&member, "kept").await;
+    // The other one has seen it, too.
+    machines.members[1].read().await;
     etcd.kill(0).await;
     for member in &machines.members {
         member.until_role("nobody", |role| *role == Role::Leaderless).await;

@@ -14,7 +14,8 @@ const TEXT: &str = "[Service]\nExecStart=/bin/sleep infinity\n";
 const DAEMON: &str = "coreinitd.service";
 const BACKUP: &str = "/root/cluster.backup";
 
-/// Writes on every host while `act` runs; gives what was asked for, what was acknowledged, and what `act` gave.
+/// Writes on every host while `act` runs; gives what was asked for, what was acknowledged, and what `act`
+/// gave.
 fn under_load<T>(cluster: &Cluster, act: impl FnOnce() -> T) -> (BTreeSet<String>, T) {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {

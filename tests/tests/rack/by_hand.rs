@@ -20,7 +20,7 @@ pub fn a_cluster_is_made_by_hand(cluster: &Cluster) {
         rack.shell(host, &format!("mv {CONFIGURED} /root/ && rm -rf /var/lib/coreinit /var/lib/coreinit.*"));
         cluster.start_daemon(host);
     }
-    cluster.types("h2", "cluster status").is(0, &["not part of a cluster", "corectl cluster join"]);
+    cluster.types("h2", "cluster status").is(0, &["not part of a cluster", "`cluster join`"]);
 
     let begun = Instant::now();
     let said = cluster.types("h1", "cluster init --name hands").is(0, &["hands", "leader"]).to_string();
@@ -49,7 +49,8 @@ pub fn a_cluster_is_made_by_hand(cluster: &Cluster) {
     cluster.types("h3", &revoked).is(1, &["no such token", "corectl token create"]);
     cluster.types("h3", &line).well();
 
-    // One that dies, is removed, and comes back: it is told so, nothing of it runs, and a token takes it back.
+    // One that dies, is removed, and comes back: it is told so, nothing of it runs, and a token takes it
+    // back.
     voters(cluster, 3, LIMIT);
     let h2 = cluster.status("h2").expect("it answers").machine;
     rack.kill("h2");
@@ -92,8 +93,8 @@ pub fn a_cluster_is_made_by_hand(cluster: &Cluster) {
     cluster.formed();
 }
 
-/// The daemon is killed at several moments of joining with a token for one machine. It is a member afterwards by
-/// itself, or by showing the same token again.
+/// The daemon is killed at several moments of joining with a token for one machine. It is a member afterwards
+/// by itself, or by showing the same token again.
 fn crash_while_joining(cluster: &Cluster) {
     for ms in [0, 30, 100, 250, 600] {
         cluster.types("h3", "cluster leave").well();

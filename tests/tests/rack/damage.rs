@@ -37,7 +37,8 @@ pub fn a_damaged_store_is_set_aside(cluster: &Cluster) {
         let cursor =
             rack.shell(host, "journalctl -n 0 --show-cursor --no-pager | sed -n 's/^-- cursor: //p'");
         let program = format!(
-            "import os\nfiles = [os.path.join(d, f) for d, _, fs in os.walk('{DATA_DIR}') for f in fs if '/damaged-' not in d]\n\
+            "import os\nfiles = [os.path.join(d, f) for d, _, fs in os.walk('{DATA_DIR}') for f in fs]\n\
+             files = [f for f in files if '/damaged-' not in f]\n\
              path = max(files, key=os.path.getsize)\nprint(path, os.path.getsize(path))\n{damage}\n"
         );
         let file = rack.exec(host, &["python3", "-c", &program]);

@@ -147,6 +147,10 @@ impl Board {
             if fitting.len() < before {
                 continue;
             }
+            if let Some(out) = self.against_its_own(&fitting, s) {
+                fitting.retain(|i| *i != out);
+                continue;
+            }
             if self.clash_within(&fitting) {
                 let clash = |i: WishId, j: WishId| {
                     self.are_in_conflict(i, j) || self.replaces(i, j) || self.replaces(j, i)
@@ -166,6 +170,19 @@ impl Board {
             let Some(out) = takers.min_by_key(|i| key(*i)) else { return fitting };
             fitting.retain(|i| *i != out);
         }
+    }
+
+    /// One of them that has somebody replaced there whom one of them needs: they would drive each other from
+    /// machine to machine for ever.
+    fn against_its_own(&self, members: &[WishId], s: SpotId) -> Option<WishId> {
+        let needs = || members.iter().flat_map(|j| self.wish(*j).needs.iter());
+        let drives_out = |i: &&WishId| {
+            let victims = self.victims(**i, s);
+            let doomed: BTreeSet<WishId> =
+                victims.into_iter().flat_map(|victim| self.company(victim, s)).collect();
+            needs().any(|need| doomed.contains(need))
+        };
+        members.iter().filter(|i| !self.wish(**i).replaces.is_empty()).find(drives_out).copied()
     }
 
     fn takes_room(&self, i: WishId) -> bool {

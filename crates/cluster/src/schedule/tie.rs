@@ -95,14 +95,30 @@ impl Board {
             (peers.len(), peers, on_global, missing);
     }
 
+    /// A unit and all that have to be with it because somebody said so.
+    fn with_peers(&self, i: WishId) -> BTreeSet<WishId> {
+        let (mut all, mut open) = (BTreeSet::from([i]), vec![i]);
+        while let Some(at) = open.pop() {
+            open.extend(self.wish(at).peers().iter().copied().filter(|peer| all.insert(*peer)));
+        }
+        all
+    }
+
     fn tie_activated(&mut self, i: WishId) {
         let wish = self.wish(i);
         let activated = activated_unit(&wish.name, &wish.unit.file).and_then(|name| self.wish_of(&name));
         let Some(activated) = activated.filter(|activated| *activated != i) else { return };
         let is_out = |wish: WishId| self.wish(wish).is_impossible() || self.wish(wish).is_global;
-        // Nobody said that they belong together; that they do not may have been said.
-        let are_apart =
-            self.are_in_conflict(i, activated) || self.replaces(i, activated) || self.replaces(activated, i);
+        // Nobody said that they belong together; that they do not may have been said, of them or of those
+        // that have to be with them.
+        let (ours, theirs) = (self.with_peers(i), self.with_peers(activated));
+        let are_apart = ours.iter().any(|one| {
+            theirs.iter().any(|other| {
+                self.are_in_conflict(*one, *other)
+                    || self.replaces(*one, *other)
+                    || self.replaces(*other, *one)
+            })
+        });
         if is_out(i) || is_out(activated) || are_apart {
             return;
         }

@@ -55,8 +55,8 @@ pub(super) fn routes() -> Router<Arc<Room>> {
 
 impl Room {
     fn membership(&self) -> Result<&dyn Membership, Refusal> {
-        let none = "with backend = \"etcd\" every machine that reaches the etcd belongs to the cluster; there \
-                    is nothing to join";
+        let none = "with backend = \"etcd\" every machine that reaches the etcd belongs to the cluster, and \
+                    there is nothing to join";
         self.parts.membership.as_deref().ok_or_else(|| Refusal::Nowhere(none.into()))
     }
 
@@ -156,8 +156,8 @@ fn removable(
     let name = known.info.name.clone();
     if state.machines.len() == 1 {
         return Err(Refusal::Nowhere(format!(
-            "{name} is the cluster's last machine; without it there is no cluster. `corectl destroy` its units \
-             and stop its daemon instead"
+            "{name} is the cluster's last machine; without it there is no cluster. `corectl destroy` its \
+             units and stop its daemon instead"
         )));
     }
     if known.liveness == Liveness::Ready && machine != own && !force {

@@ -225,8 +225,11 @@ pub async fn run(
 async fn apart(work: impl Future<Output = ()> + Send + 'static) {
     let (done, ended) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // What it says goes where it would go from here.
+    let dispatch = tracing::dispatcher::get_default(Clone::clone);
     let thread = runtime.and_then(|runtime| {
         std::thread::Builder::new().name("api-tcp".into()).spawn(move || {
+            let _dispatched = tracing::dispatcher::set_default(&dispatch);
             runtime.block_on(work);
             // Nobody waits any more when the daemon is in a hurry to end.
             let _ = done.send(());

@@ -81,7 +81,9 @@ impl Shared {
                 Err(error) => tracing::error!(%error, "cannot read who this node is"),
             }
             if self.options.join.is_empty() {
-                self.hint("run `corectl cluster init` here, or `corectl cluster join`, or set bootstrap_expect and join");
+                self.hint(
+                    "run `corectl cluster init` or `cluster join` here, or set bootstrap_expect and join",
+                );
                 let Some((name, answer)) = inits.recv().await else { std::future::pending().await };
                 let me = self.hello(None);
                 let identity = forming::found(&[&me], &me.machine);

@@ -1,6 +1,6 @@
-//! A cluster that was restored from a backup, or recovered from one survivor, goes on under a new id. A machine
-//! that comes back with a store of the cluster before it must not act on that: with a few of its kind it could
-//! be a quorum of what is over. It asks around before it begins, and again while it knows no leader.
+//! A cluster that was restored from a backup, or recovered from one survivor, goes on under a new id. A
+//! machine that comes back with a store of the cluster before it must not act on that: with a few of its kind
+//! it could be a quorum of what is over. It asks around before it begins, and again while it knows no leader.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

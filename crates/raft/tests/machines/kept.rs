@@ -1,6 +1,6 @@
-//! Whole stores as an earlier version left them, `tests/golden/store-ENGINE.hex`: each later version takes them
-//! over. A file holds what is not zero of each of the store's files: `file LENGTH NAME`, then lines of an offset
-//! and 32 bytes, all in hex.
+//! Whole stores as an earlier version left them, `tests/golden/store-ENGINE.hex`: each later version takes
+//! them over. A file holds what is not zero of each of the store's files: `file LENGTH NAME`, then lines of
+//! an offset and 32 bytes, all in hex.
 //!
 //! A missing file is made when this test runs with `COREINIT_ADD_GOLDEN=1`. One that exists is never changed.
 

@@ -1,5 +1,5 @@
-//! A cluster's next life: of a survivor's store, or of a state from elsewhere. Nothing that was in the store is
-//! lost, and stores of the life before have no part in it.
+//! A cluster's next life: of a survivor's store, or of a state from elsewhere. Nothing that was in the store
+//! is lost, and stores of the life before have no part in it.
 
 use std::net::TcpListener;
 use std::path::Path;

@@ -1,6 +1,6 @@
-//! What daemons say to each other, as bytes that were sent once: `tests/golden/wire-*.hex`, of the same kind as
-//! those of `tests/golden.rs`, whose head says how one is added. Two versions in one cluster understand each
-//! other only when these are read, and written, as ever.
+//! What daemons say to each other, as bytes that were sent once: `tests/golden/wire-*.hex`, of the same kind
+//! as those of `tests/golden.rs`, whose head says how one is added. Two versions in one cluster understand
+//! each other only when these are read, and written, as ever.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
