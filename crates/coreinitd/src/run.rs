@@ -31,6 +31,10 @@ const JOINERS_WAITING: usize = 16;
 /// Rooms that have not ended by then are left to the process's end; units are not touched by either.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A part of the daemon that has not gone round for so long never will. With systemd's calls at their slowest
+/// a round of the agent takes a minute or two.
+const STUCK_MAX: Duration = Duration::from_secs(300);
+
 /// How a run of the daemon ended well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -224,7 +228,7 @@ async fn serve(
     let (stop_agent, agent_stopping) = watch::channel(false);
     let mut agent = JoinSet::new();
     agent.spawn(agent::run(parts, agent_stopping));
-    rooms.spawn(watchdog(stopping));
+    rooms.spawn(watchdog(signs.clone(), stopping));
     notify(&[NotifyState::Ready]);
 
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -460,8 +464,9 @@ fn etcd_ask_hook(own: MachineId, stopping: watch::Receiver<bool>) -> http::AskMa
     })
 }
 
-/// Tells systemd's watchdog that the runtime still turns.
-async fn watchdog(mut stop: watch::Receiver<bool>) {
+/// Tells systemd's watchdog that the runtime still turns, and every room with it: a daemon of which a part is
+/// stuck for good is started anew, which touches no unit.
+async fn watchdog(signs: Arc<Signs>, mut stop: watch::Receiver<bool>) {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         let _ = stop.wait_for(|stop| *stop).await;
         return;
@@ -470,7 +475,13 @@ async fn watchdog(mut stop: watch::Receiver<bool>) {
     loop {
         tokio::select! {
             // Cancel-safe: both only wait.
-            _ = tick.tick() => notify(&[NotifyState::Watchdog]),
+            _ = tick.tick() => {
+                let is_stuck = |(_, silence): &(_, Option<Duration>)| silence.is_some_and(|s| STUCK_MAX < s);
+                match signs.rooms().iter().find(|room| is_stuck(room)) {
+                    None => notify(&[NotifyState::Watchdog]),
+                    Some((room, _)) => tracing::error!(room, "the daemon's {room} is stuck; systemd is to end it"),
+                }
+            }
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }

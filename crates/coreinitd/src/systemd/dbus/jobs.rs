@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use cluster::UnitName;
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use super::calls::{PropertyError, call_error, property};
 use super::{CALLS_MAX, Shared, explain};
@@ -106,24 +105,32 @@ impl Jobs {
 }
 
 /// Sends the requests, many at a time, in their order.
+///
+/// Each is a task of its own. A call that waits for its turn at the connection is given that turn whether or
+/// not somebody looks at it then: one that nobody drives while this loop waits for another would keep the
+/// connection to itself for ever.
 pub async fn issue(shared: Arc<Shared>, mut queue: mpsc::Receiver<Request>) {
-    let mut calls = FuturesUnordered::new();
+    let mut calls = JoinSet::new();
     loop {
         tokio::select! {
-            // Cancel-safe: a request that was received is pushed at once, and the calls stay in their set.
+            // Cancel-safe: a request that was received becomes a task at once.
             request = queue.recv(), if calls.len() < CALLS_MAX => {
                 let Some(request) = request else { return };
-                forget_past_starts(&shared, &request).await;
                 let activates = matches!(request.unit.suffix(), "socket" | "timer" | "path");
-                let call = send(&shared, request);
+                let (sent, done) = oneshot::channel();
+                let shared = shared.clone();
+                calls.spawn(async move {
+                    forget_past_starts(&shared, &request).await;
+                    send(&shared, request).await;
+                    // Most of the time nobody waits for it.
+                    let _ = sent.send(());
+                });
                 if activates {
                     // Two calls may change places on their way; a socket must not come after its service.
-                    call.await;
-                } else {
-                    calls.push(call);
+                    let _ = done.await;
                 }
             }
-            Some(()) = calls.next(), if !calls.is_empty() => {}
+            Some(_) = calls.join_next() => {}
         }
     }
 }
