@@ -73,11 +73,12 @@ impl Cluster {
         rack.exec(host, &["chmod", "600", SECRET_FILE]);
         let unit = sources::root().join("dist/systemd/coreinitd.service");
         rack.put(host, &unit, "/etc/systemd/system/coreinitd.service");
-        // As docs/security.md tells whoever keeps the state elsewhere.
+        // As docs/security.md tells whoever keeps the state elsewhere, or has coreinit in a container.
         rack.shell(
             host,
             "d=/etc/systemd/system/coreinitd.service.d; mkdir -p $d
-             printf '[Service]\\nReadWritePaths=/data\\n' >$d/data.conf",
+             printf '[Service]\\nReadWritePaths=/data\\n' >$d/data.conf
+             printf '[Service]\\nProtectKernelTunables=no\\nProtectControlGroups=no\\n' >$d/container.conf",
         );
         rack.exec(host, &["systemctl", "enable", "--quiet", "--now", "--no-block", DAEMON]);
     }

@@ -222,13 +222,13 @@ async fn serve(
         store: dynamic.clone(),
         units: units.clone(),
         marks_dir: marks_dir.clone(),
-        signs,
+        signs: signs.clone(),
     };
     // The agent may have to end before the others.
     let (stop_agent, agent_stopping) = watch::channel(false);
     let mut agent = JoinSet::new();
     agent.spawn(agent::run(parts, agent_stopping));
-    rooms.spawn(watchdog(signs.clone(), stopping));
+    rooms.spawn(watchdog(signs, stopping));
     notify(&[NotifyState::Ready]);
 
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -20,6 +20,9 @@ pub fn a_cluster_is_made_by_hand(cluster: &Cluster) {
         rack.shell(host, &format!("mv {CONFIGURED} /root/ && rm -rf /var/lib/coreinit /var/lib/coreinit.*"));
         cluster.start_daemon(host);
     }
+    for host in HOSTS {
+        eventually(LIMIT, "the daemon to answer", || cluster.status(host));
+    }
     cluster.types("h2", "cluster status").is(0, &["not part of a cluster", "`cluster join`"]);
 
     let begun = Instant::now();
@@ -78,6 +81,8 @@ pub fn a_cluster_is_made_by_hand(cluster: &Cluster) {
     let other = HOSTS.iter().find(|host| **host != leader).expect("two are left");
     cluster.types(other, "cluster members").is(0, &["leader", "learner"]);
     cluster.at_home(LIMIT, other, &units);
+    // Nobody listens any more where the first token was made, if that was the leader.
+    let line = join_line(&cluster.types(other, "token create").well().to_string());
     cluster.types(&leader, &line).well();
     voters(cluster, 3, LIMIT);
 
@@ -107,6 +112,7 @@ fn crash_while_joining(cluster: &Cluster) {
         );
         let script = format!("timeout 20 sh -c '{script}' || true");
         let outcome = cluster.rack.shell("h3", &script);
+        eventually(LIMIT, "the daemon to be back", || cluster.status("h3"));
         let again = cluster.types("h3", &line);
         let is_in = again.code == 0 || again.err.contains("is a member of a cluster already");
         assert!(is_in, "killed after {ms} ms, which said {outcome:?}; then {again}");
