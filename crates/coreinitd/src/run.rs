@@ -479,7 +479,7 @@ async fn watchdog(signs: Arc<Signs>, mut stop: watch::Receiver<bool>) {
                 let is_stuck = |(_, silence): &(_, Option<Duration>)| silence.is_some_and(|s| STUCK_MAX < s);
                 match signs.rooms().iter().find(|room| is_stuck(room)) {
                     None => notify(&[NotifyState::Watchdog]),
-                    Some((room, _)) => tracing::error!(room, "the daemon's {room} is stuck; systemd is to end it"),
+                    Some((room, _)) => tracing::error!(room, "the daemon's {room} is stuck: systemd ends it"),
                 }
             }
             _ = stop.wait_for(|stop| *stop) => return,

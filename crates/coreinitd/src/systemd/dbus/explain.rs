@@ -17,8 +17,9 @@ const LINE_BYTES_MAX: usize = 256;
 /// An old journal on a slow disk may take longer to search; the reason alone is better than no report.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// journald takes what systemd says before what the unit has written, which is what people look for: it is
-/// looked for after so long, and again after so long when there is nothing yet.
-const JOURNAL_DELAYS: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
+/// looked for after so long, and again after so long while there is nothing yet.
+const JOURNAL_DELAYS: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(700)];
 /// Each is a process.
 const JOURNALS_MAX: usize = 4;
 /// The field that tells what a unit wrote from what systemd says of it.
