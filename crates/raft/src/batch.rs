@@ -30,11 +30,15 @@ pub struct Batches {
     queue: mpsc::Sender<Waiting>,
 }
 
+/// The command that has to come before all others, while it has not.
+pub type First = Box<dyn Fn() -> Option<Command> + Send + Sync>;
+
 impl Batches {
-    /// Hands out the door, and the task that serves it until every door is dropped.
-    pub fn new(raft: Raft) -> (Batches, impl Future<Output = ()> + Send) {
+    /// Hands out the door, and the task that serves it until every door is dropped. Nothing is proposed before
+    /// `first`, which goes with whatever comes first.
+    pub fn new(raft: Raft, first: First) -> (Batches, impl Future<Output = ()> + Send) {
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
-        (Batches { queue }, run(Arc::new(raft), waiting))
+        (Batches { queue }, run(Arc::new(Log { raft, first }), waiting))
     }
 
     /// Commits the commands if this node leads.
@@ -46,7 +50,12 @@ impl Batches {
     }
 }
 
-async fn run(raft: Arc<Raft>, mut waiting: mpsc::Receiver<Waiting>) {
+struct Log {
+    raft: Raft,
+    first: First,
+}
+
+async fn run(log: Arc<Log>, mut waiting: mpsc::Receiver<Waiting>) {
     let mut in_flight = FuturesUnordered::new();
     let mut open = true;
     while open || !in_flight.is_empty() {
@@ -64,28 +73,30 @@ async fn run(raft: Arc<Raft>, mut waiting: mpsc::Receiver<Waiting>) {
                         commands += next.0.len();
                         batch.push(next);
                     }
-                    in_flight.push(commit(raft.clone(), batch));
+                    in_flight.push(commit(log.clone(), batch));
                 }
             },
         }
     }
 }
 
-async fn commit(raft: Arc<Raft>, batch: Vec<Waiting>) {
-    let mut commands = Vec::new();
+async fn commit(log: Arc<Log>, batch: Vec<Waiting>) {
+    // A leader that has not applied its log yet may write it again: that is refused then, and no harm.
+    let mut commands: Vec<Command> = (log.first)().into_iter().collect();
+    let firsts = commands.len();
     let mut callers = Vec::with_capacity(batch.len());
     for (mine, answer) in batch {
         callers.push((mine.len(), answer));
         commands.extend(mine);
     }
-    let written = raft.client_write(Proposal(commands)).await;
+    let written = log.raft.client_write(Proposal(commands)).await;
     let result = written.map_err(refusal).map(|response| {
         let Reply(outcomes) = response.data;
         (Revision(response.log_id.index), outcomes)
     });
     match result {
         Ok((revision, outcomes)) => {
-            let mut outcomes = outcomes.into_iter();
+            let mut outcomes = outcomes.into_iter().skip(firsts);
             for (count, answer) in callers {
                 let outcomes: Vec<Outcome> = outcomes.by_ref().take(count).collect();
                 // A caller that has gone away does not hear of it.

@@ -16,7 +16,7 @@ use store::Role;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::batch::Batches;
+use crate::batch::{Batches, First};
 use crate::disk::{Disk, Identity};
 use crate::liveness::Liveness;
 use crate::message::{self, Asked, Envelope, Formed, Hello, Refusal};
@@ -241,7 +241,7 @@ impl Shared {
         )
         .await
         .map_err(|error| error.to_string())?;
-        let (batches, serving) = Batches::new(raft.clone());
+        let (batches, serving) = Batches::new(raft.clone(), self.first_record(&identity));
         let node = Arc::new(Node {
             raft,
             batches,
@@ -260,6 +260,14 @@ impl Shared {
         self.role.send_replace(Role::Leaderless);
         let _ = self.node.set(node.clone());
         Ok((node, serving))
+    }
+
+    /// What is in the log before all else: a state without it belongs to no cluster.
+    fn first_record(&self, identity: &Identity) -> First {
+        let name = self.cluster_name.lock().expect("no holder of this lock panics").clone();
+        let init = Command::InitCluster { id: identity.cluster_id.clone(), name };
+        let state = self.disk.state();
+        Box::new(move || state.borrow().cluster.is_none().then(|| init.clone()))
     }
 
     /// Publishes this node's role, and keeps the leader's ear honest: what it did not hear without a quorum
@@ -301,12 +309,10 @@ impl Shared {
             if roles.wait_for(|role| matches!(role, Role::Leader { .. })).await.is_err() {
                 return;
             }
-            if self.disk.state().borrow().cluster.is_none() {
-                let name = self.cluster_name.lock().expect("no holder of this lock panics").clone();
-                let init = Command::InitCluster { id: node.identity.cluster_id.clone(), name };
-                if let Err(refusal) = node.batches.propose(vec![init]).await {
-                    tracing::debug!(%refusal, "the cluster's first record was not written");
-                }
+            if self.disk.state().borrow().cluster.is_none()
+                && let Err(refusal) = node.batches.propose(Vec::new()).await
+            {
+                tracing::debug!(%refusal, "the cluster's first record was not written");
             }
             node.mend_membership().await;
             tokio::time::sleep(MEMBERSHIP_INTERVAL).await;

@@ -22,8 +22,12 @@ const JOURNAL_DELAYS: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(700)];
 /// Each is a process.
 const JOURNALS_MAX: usize = 4;
-/// The field that tells what a unit wrote from what systemd says of it.
+/// The field that tells what a unit wrote from what systemd says of it. It is missing where journald came to
+/// read a line when the unit had failed already; [`OWN_UNIT`] is there.
 const OWN_ID: &str = "_SYSTEMD_INVOCATION_ID";
+const OWN_UNIT: &str = "_SYSTEMD_UNIT";
+/// In microseconds since 1970.
+const RECEIVED: &str = "__REALTIME_TIMESTAMP";
 static JOURNALS: Semaphore = Semaphore::const_new(JOURNALS_MAX);
 
 /// systemd's word for how the unit ended last, such as `exit-code`; `None` when units of that type have none.
@@ -77,10 +81,12 @@ async fn journal(shared: &Shared, unit: &UnitName) -> Option<Vec<String>> {
     if id.is_empty() {
         return None;
     }
+    let begun = property(&link, unit, unit_interface, "InactiveExitTimestamp", &shared.calls).await.ok()?;
+    let run = Run { unit, id, begun };
     let mut lines = Vec::new();
     for delay in JOURNAL_DELAYS {
         tokio::time::sleep(delay).await;
-        let Some(said) = ask_journal(shared, &id).await else { break };
+        let Some(said) = ask_journal(shared, &run).await else { break };
         lines = said.lines;
         if said.unit_spoke {
             break;
@@ -89,18 +95,47 @@ async fn journal(shared: &Shared, unit: &UnitName) -> Option<Vec<String>> {
     Some(lines)
 }
 
-async fn ask_journal(shared: &Shared, id: &str) -> Option<Said> {
+async fn ask_journal(shared: &Shared, run: &Run<'_>) -> Option<Said> {
     let _turn = JOURNALS.acquire().await.ok()?;
     let mut command = Command::new("journalctl");
     command.args(["--quiet", "--no-pager", "--output=json"]).arg(format!("--lines={LINES_MAX}"));
-    command.arg(format!("--output-fields=MESSAGE,{OWN_ID}"));
+    command.arg(format!("--output-fields=MESSAGE,{OWN_ID},{OWN_UNIT}"));
+    // What systemd says of a start may be older than the start by a moment.
+    let since = run.begun.saturating_sub(1_000_000);
+    command.arg(format!("--since=@{}.{:06}", since / 1_000_000, since % 1_000_000));
     if let Some(dir) = shared.files.journal() {
         command.arg("--directory").arg(dir);
     }
+    let Run { unit, id, .. } = run;
     command.arg(format!("{OWN_ID}={id}")).arg("+").arg(format!("INVOCATION_ID={id}"));
+    command.arg("+").arg(format!("{OWN_UNIT}={unit}"));
     command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(JOURNAL_TIMEOUT, command.output()).await.ok()?.ok()?;
-    Some(read(&String::from_utf8_lossy(&output.stdout), id))
+    Some(read(&String::from_utf8_lossy(&output.stdout), run))
+}
+
+/// A unit's last run.
+struct Run<'a> {
+    unit: &'a UnitName,
+    /// In hexadecimal.
+    id: String,
+    /// In microseconds since 1970.
+    begun: u64,
+}
+
+impl Run<'_> {
+    /// Whether the unit itself wrote that in this run; `None`: it belongs to another run.
+    fn wrote(&self, entry: &Value) -> Option<bool> {
+        match &entry[OWN_ID] {
+            Value::String(id) if *id == self.id => Some(true),
+            _ if entry[OWN_UNIT] != *self.unit.as_str() => Some(false),
+            Value::Null => {
+                let received = entry[RECEIVED].as_str().and_then(|time| time.parse::<u64>().ok());
+                received.is_some_and(|at| self.begun <= at).then_some(true)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What a journal has of a run of a unit.
@@ -111,12 +146,13 @@ struct Said {
     unit_spoke: bool,
 }
 
-/// From `journalctl --output=json`, of the run with this id: an object a line, whose texts are strings or,
+/// From `journalctl --output=json`, of this run: an object a line, whose texts are strings or,
 /// where they are no text, arrays of bytes.
-fn read(entries: &str, id: &str) -> Said {
+fn read(entries: &str, run: &Run<'_>) -> Said {
     let (mut lines, mut unit_spoke) = (Vec::new(), false);
     for entry in entries.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
-        unit_spoke |= entry[OWN_ID] == id;
+        let Some(own) = run.wrote(&entry) else { continue };
+        unit_spoke |= own;
         let message = match &entry["MESSAGE"] {
             Value::String(text) => text.clone(),
             Value::Array(bytes) => {
@@ -137,15 +173,32 @@ fn read(entries: &str, id: &str) -> Said {
 mod tests {
     use super::*;
 
+    fn run(unit: &UnitName) -> Run<'_> {
+        Run { unit, id: "7".into(), begun: 100 }
+    }
+
     #[test]
     fn a_failure_carries_little_of_the_journal() {
+        let unit = UnitName::new("a.service").unwrap();
         let entry = |i| format!("{{\"MESSAGE\":\"{i}{}\"}}\n", "é".repeat(200));
-        let Said { lines, unit_spoke } = read(&(0..30).map(entry).collect::<String>(), "7");
+        let Said { lines, unit_spoke } = read(&(0..30).map(entry).collect::<String>(), &run(&unit));
         assert_eq!((lines.len(), unit_spoke), (10, false));
         assert!(lines[0].starts_with("20é") && lines[9].starts_with("29é"));
         assert!(lines.iter().all(|line| line.len() <= 256));
-        assert_eq!(read("", "7"), Said { lines: vec![], unit_spoke: false });
+        assert_eq!(read("", &run(&unit)), Said { lines: vec![], unit_spoke: false });
         let bytes = "{\"MESSAGE\":[104,105,255],\"_SYSTEMD_INVOCATION_ID\":\"7\"}\n{\"MESSAGE\":null}";
-        assert_eq!(read(bytes, "7"), Said { lines: vec!["hi\u{fffd}".into()], unit_spoke: true });
+        assert_eq!(read(bytes, &run(&unit)), Said { lines: vec!["hi\u{fffd}".into()], unit_spoke: true });
+    }
+
+    #[test]
+    fn a_line_without_its_run_is_known_by_unit_and_time() {
+        let unit = UnitName::new("a.service").unwrap();
+        let said = |fields: &str| {
+            let said = read(&format!("{{\"MESSAGE\":\"x\",\"_SYSTEMD_UNIT\":\"a.service\"{fields}}}"), &run(&unit));
+            (said.lines.len(), said.unit_spoke)
+        };
+        assert_eq!(said(",\"__REALTIME_TIMESTAMP\":\"100\""), (1, true));
+        assert_eq!(said(",\"__REALTIME_TIMESTAMP\":\"99\""), (0, false), "of an earlier run");
+        assert_eq!(said(",\"_SYSTEMD_INVOCATION_ID\":\"6\",\"__REALTIME_TIMESTAMP\":\"101\""), (0, false));
     }
 }
