@@ -70,7 +70,7 @@ mod tests {
     fn another_cluster_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let cluster =
-            |id: &str| Cluster { id: id.into(), name: "c".into(), feature_level: 1, former: Vec::new() };
+            |id: &str| Cluster { id: id.into(), name: "c".into(), feature_level: 1, ..Cluster::default() };
         let belonging = Belonging::open(dir.path()).unwrap();
         assert_eq!(belonging.check(None), Ok(()));
         assert_eq!(belonging.check(Some(&cluster("a"))), Ok(()));

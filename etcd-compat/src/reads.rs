@@ -1,7 +1,7 @@
 //! Which records decide about a command: all that `ClusterState::apply` looks at. A write is only made when
 //! none of them has changed since.
 
-use cluster::Command;
+use cluster::{Command, RotationStep};
 
 use crate::record::Key;
 
@@ -46,12 +46,15 @@ pub fn reads(command: &Command) -> Reads {
         Command::InvitePerson { name, .. } | Command::RemovePerson { name } => {
             vec![Key::Person(name.clone())]
         }
-        Command::RaiseFeatureLevel { .. } => vec![Key::Cluster],
+        Command::RaiseFeatureLevel { .. } | Command::Rotate(_) => vec![Key::Cluster],
     };
     Reads {
         keys,
         all_assignments: matches!(command, Command::RemoveMachine { .. } | Command::Expel { .. }),
-        all_machines: matches!(command, Command::RaiseFeatureLevel { .. }),
+        all_machines: matches!(
+            command,
+            Command::RaiseFeatureLevel { .. } | Command::Rotate(RotationStep::Advance { .. })
+        ),
     }
 }
 
@@ -63,7 +66,8 @@ pub fn is_leaders(command: &Command) -> bool {
         | Command::MarkLost { .. }
         | Command::MarkReady { .. }
         | Command::Forget { .. }
-        | Command::RaiseFeatureLevel { .. } => true,
+        | Command::RaiseFeatureLevel { .. }
+        | Command::Rotate(RotationStep::Advance { .. }) => true,
         Command::InitCluster { .. }
         | Command::SetUnit { .. }
         | Command::DestroyUnit { .. }
@@ -79,7 +83,8 @@ pub fn is_leaders(command: &Command) -> bool {
         | Command::Expel { .. }
         | Command::Readmit { .. }
         | Command::InvitePerson { .. }
-        | Command::RemovePerson { .. } => false,
+        | Command::RemovePerson { .. }
+        | Command::Rotate(_) => false,
     }
 }
 

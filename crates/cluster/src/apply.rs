@@ -63,6 +63,7 @@ impl ClusterState {
                 None => Err(Rejected::PersonUnknown { name: name.clone() }),
             },
             Command::RaiseFeatureLevel { to } => self.raise_feature_level(*to),
+            Command::Rotate(step) => self.rotate(step),
         }
     }
 
@@ -71,8 +72,8 @@ impl ClusterState {
             Some(cluster) if cluster.id == id => Ok(unchanged()),
             Some(cluster) => Err(Rejected::ClusterExists { id: cluster.id.clone() }),
             None => {
-                let (id, name, former) = (id.into(), name.into(), Vec::new());
-                let cluster = Cluster { id, name, feature_level: 1, former };
+                let cluster =
+                    Cluster { id: id.into(), name: name.into(), feature_level: 1, ..Cluster::default() };
                 Ok(Applied { kind: Kind::Created, change: Some(Change::Cluster(cluster)) })
             }
         }

@@ -9,6 +9,7 @@ use crate::person::{Person, PersonName};
 use crate::record::{
     Assignment, Cluster, DesiredState, Expelled, Machine, MachineInfo, Observed, Token, Unit,
 };
+use crate::rotation::RotationStep;
 use crate::{Generation, MachineId, UnitFile, UnitName};
 
 /// One change that somebody asks for. Each touches one record at most, so that a store which can compare only
@@ -126,6 +127,8 @@ pub enum Command {
     RaiseFeatureLevel {
         to: u32,
     },
+    /// The cluster's authority is changed for another, step by step.
+    Rotate(RotationStep),
 }
 
 /// One record put or deleted: the whole effect of a command.
@@ -210,6 +213,14 @@ pub enum Rejected {
          {version}; upgrade coreinit there"
     )]
     MachineTooOld { machine: MachineId, name: String, version: String, knows: u32, needs: u32 },
+    #[error("another change of the authority is under way; `corectl cluster rotate-ca --watch` tells of it")]
+    RotationRunning,
+    #[error("that change of the authority is over")]
+    RotationNone,
+    #[error("machine {machine} has not taken that step yet")]
+    RotationAwaits { machine: MachineId },
+    #[error("machines show certificates of the new authority already: the change can only be finished")]
+    RotationFar,
     #[error("this needs feature level {needs}, and the cluster is at {at}; try again in a moment")]
     LevelNotReached { needs: u32, at: u32 },
 }

@@ -22,6 +22,7 @@ mod plan;
 mod record;
 mod relocate;
 mod requirement;
+mod rotation;
 mod schedule;
 mod state;
 mod unit_file;
@@ -41,6 +42,7 @@ pub use record::{
 };
 pub use relocate::{MoveRefused, Relocation, move_unit, rebalance};
 pub use requirement::{RequirementError, Requirements, Warning, is_global, launch_states, validate};
+pub use rotation::{Rotation, RotationPhase, RotationStep};
 pub use schedule::{Decision, Schedule, Scheduler, Unplaced, schedule};
 pub use state::{ClusterState, differences};
 pub use unit_file::{UNIT_FILE_BYTES_MAX, UnitFile, UnitFileError, UnitHash, UnitOption};

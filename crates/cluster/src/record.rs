@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::rotation::Rotation;
 use crate::{Generation, MachineId, UnitFile, UnitHash};
 
 /// What the user asked for. Written by the user.
@@ -180,7 +181,7 @@ pub struct Failure {
 }
 
 /// The cluster itself. Written by an administrator.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
     /// Set once, when the cluster is formed.
     pub id: String,
@@ -191,6 +192,15 @@ pub struct Cluster {
     /// of their machines. The newest last, [`FORMER_MAX`] of them. Their members' stores are of no use here.
     #[serde(default)]
     pub former: Vec<String>,
+    /// The digest of the authority that the last change of it has led to; `None`: there was none.
+    #[serde(default)]
+    pub authority: Option<String>,
+    /// Changes of the authority that are over, however they ended.
+    #[serde(default)]
+    pub rotations: u64,
+    /// The change of the authority that is under way.
+    #[serde(default)]
+    pub rotation: Option<Rotation>,
 }
 
 /// Ids of former clusters that are kept: whoever comes back with an older store is a stranger.

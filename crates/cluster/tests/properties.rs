@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cluster::{
     Action, Assignment, ClusterState, Command, Desired, DesiredState, Expelled, Generation, Liveness,
-    MachineId, MachineInfo, Observed, Person, PersonName, PersonRole, Revision, Schedule, Scheduler, Token,
-    UnitHash, UnitName, is_global, move_unit, plan, rebalance, schedule, validate, wanted_on,
+    MachineId, MachineInfo, Observed, Person, PersonName, PersonRole, Revision, RotationPhase, RotationStep,
+    Schedule, Scheduler, Token, UnitHash, UnitName, is_global, move_unit, plan, rebalance, schedule,
+    validate, wanted_on,
 };
 use model::{Host, World, file, machine, unit};
 use proptest::prelude::*;
@@ -155,6 +156,15 @@ fn commands() -> impl Strategy<Value = Command> {
                 0 => Command::RemovePerson { name },
                 _ => Command::InvitePerson { name, person, replace },
             }
+        }),
+        1 => (0..4, machines(), 1..3u64, any::<bool>()).prop_map(|(step, machine, number, late)| {
+            let phase = if late { RotationPhase::Issue } else { RotationPhase::Trust };
+            Command::Rotate(match step {
+                0 => RotationStep::Begin { authority: "a".into(), sealed: String::new() },
+                1 => RotationStep::Confirm { machine, number, phase },
+                2 => RotationStep::Advance { number, phase },
+                _ => RotationStep::Abort { number },
+            })
         }),
         1 => select(&["x", "y"][..]).prop_map(|id| {
             Command::InitCluster { id: id.into(), name: String::new() }

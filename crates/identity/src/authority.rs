@@ -8,7 +8,7 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
 
-use crate::secret::Secret;
+use crate::secret::{Secret, hex};
 
 /// What every certificate of a machine is valid for, whatever the machine's address: machines are known by
 /// their ids.
@@ -60,6 +60,11 @@ impl Authority {
 
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
+    }
+
+    /// SHA-256 of the certificate, in hexadecimal: tells one authority from another, and gives nothing away.
+    pub fn digest(&self) -> String {
+        hex(ring::digest::digest(&ring::digest::SHA256, &self.certificate).as_ref())
     }
 
     /// A new key, and the certificate that it is that machine's, from now on for `lifetime`.

@@ -22,8 +22,8 @@ mod token;
 
 pub use authority::{Authority, IssueError};
 pub use keyring::Keyring;
-pub use people::{GREETING_TIMEOUT, PeopleTls, Shown};
+pub use people::{GREETING_TIMEOUT, Greeted, PeopleTls, Shown};
 pub use person::{IssuedPerson, PersonCertificate};
-pub use secret::{SECRET_BYTES_MIN, Secret, SecretError};
+pub use secret::{SECRET_BYTES_MIN, Secret, SecretError, hex, unhex};
 pub use tls::Tls;
 pub use token::{Token, TokenError, secret_digest};

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use ring::hkdf;
+use ring::{aead, hkdf};
 
 /// Whoever reaches the port is shown a certificate, and can try secrets against it for as long as they like:
 /// it has to be a random one, and 32 characters of base64 are 192 bits.
@@ -30,6 +30,8 @@ pub enum SecretError {
     Short { bytes: usize },
     #[error("the secret is larger than {SECRET_BYTES_MAX} bytes; {MAKE_ONE}")]
     Long,
+    #[error("this was sealed with another secret, or is damaged")]
+    Unsealable,
     #[error("the system gives no random numbers")]
     NoRandomness,
 }
@@ -71,6 +73,37 @@ impl Secret {
         &self.0
     }
 
+    /// Another secret, for those to read who know this one: in hexadecimal, nonce and tag included. `purpose`
+    /// is no secret, and has to be the same for opening.
+    pub fn seal(&self, other: &Secret, purpose: &str) -> Result<String, SecretError> {
+        let mut nonce = [0; aead::NONCE_LEN];
+        let filled = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut nonce);
+        filled.map_err(|_| SecretError::NoRandomness)?;
+        let mut sealed = other.0.clone();
+        let unique = aead::Nonce::assume_unique_for_key(nonce);
+        let about = aead::Aad::from(purpose.as_bytes());
+        let done = self.sealing_key().seal_in_place_append_tag(unique, about, &mut sealed);
+        done.map_err(|_| SecretError::Unsealable)?;
+        Ok(hex(&[nonce.as_slice(), &sealed].concat()))
+    }
+
+    /// What was sealed with this secret for that purpose.
+    pub fn open(&self, sealed: &str, purpose: &str) -> Result<Secret, SecretError> {
+        let bytes = unhex(sealed).ok_or(SecretError::Unsealable)?;
+        let (nonce, sealed) = bytes.split_first_chunk().ok_or(SecretError::Unsealable)?;
+        let mut sealed = sealed.to_vec();
+        let unique = aead::Nonce::assume_unique_for_key(*nonce);
+        let about = aead::Aad::from(purpose.as_bytes());
+        let opened = self.sealing_key().open_in_place(unique, about, &mut sealed);
+        Secret::new(opened.map_err(|_| SecretError::Unsealable)?)
+    }
+
+    fn sealing_key(&self) -> aead::LessSafeKey {
+        let key = self.derive("sealing of another secret, 1");
+        let key = aead::UnboundKey::new(&aead::CHACHA20_POLY1305, &key).expect("32 bytes are a key");
+        aead::LessSafeKey::new(key)
+    }
+
     /// 32 bytes for one purpose, from which neither the secret nor those of another purpose can be found
     /// (HKDF-SHA256, RFC 5869).
     pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
@@ -84,8 +117,19 @@ impl Secret {
     }
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
+/// Two digits a byte.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// `None` when that is not what [`hex`] writes.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes();
+    if !digits.iter().all(u8::is_ascii_hexdigit) || digits.len() % 2 != 0 {
+        return None;
+    }
+    let pairs = digits.chunks_exact(2).map(|pair| std::str::from_utf8(pair).ok());
+    pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect()
 }
 
 impl fmt::Debug for Secret {
@@ -132,6 +176,25 @@ mod tests {
             Secret::new(good.as_bytes()).unwrap(),
             Secret::new(format!(" {good}\n").as_bytes()).unwrap()
         );
+    }
+
+    #[test]
+    fn a_secret_is_sealed_for_those_who_know_another() {
+        let [old, new, other] = [b'a', b'b', b'c'].map(|byte| Secret::new(&[byte; 40]).unwrap());
+        let sealed = old.seal(&new, "1").unwrap();
+        assert_eq!(old.open(&sealed, "1").unwrap(), new);
+        assert_ne!(sealed, old.seal(&new, "1").unwrap(), "each with a nonce of its own");
+        let damaged = format!("{}{}", if sealed.starts_with('0') { '1' } else { '0' }, &sealed[1..]);
+        for (secret, text, purpose) in [
+            (&other, &*sealed, "1"),
+            (&old, &sealed, "2"),
+            (&old, &damaged, "1"),
+            (&old, "00", "1"),
+            (&old, "é", "1"),
+        ] {
+            assert!(matches!(secret.open(text, purpose), Err(SecretError::Unsealable)), "{text}");
+        }
+        assert!(!sealed.contains(&hex(new.expose())));
     }
 
     #[test]

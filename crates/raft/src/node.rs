@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::{ClusterState, Command, MachineId};
+use cluster::{ClusterState, Command, MachineId, RotationStep};
 use openraft::ReadPolicy;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
@@ -161,6 +161,7 @@ impl Node {
                 let claimed = commands.iter().filter_map(|command| match command {
                     Command::Report { machine, .. } => Some(machine.to_string()),
                     Command::RegisterMachine { id, .. } => Some(id.to_string()),
+                    Command::Rotate(RotationStep::Confirm { machine, .. }) => Some(machine.to_string()),
                     _ => None,
                 });
                 claimed.collect()

@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use cluster::{
     ClusterState, Command, DesiredState, Expelled, Failure, Generation, Kind, MachineId, MachineInfo,
-    Observed, Outcome, Person, PersonName, PersonRole, Rejected, Revision, Token, UnitFile, UnitName,
+    Observed, Outcome, Person, PersonName, PersonRole, Rejected, Revision, RotationPhase, RotationStep,
+    Token, UnitFile, UnitName,
 };
 use openraft::impls::leader_id_std::LeaderId;
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
@@ -165,6 +166,23 @@ fn commands() -> Vec<(&'static str, Command)> {
         ),
         ("command-remove-person", Command::RemovePerson { name: person_name() }),
         ("command-raise-feature-level", Command::RaiseFeatureLevel { to: 2 }),
+        (
+            "command-rotate-begin",
+            Command::Rotate(RotationStep::Begin { authority: "a1".into(), sealed: "5ea1".into() }),
+        ),
+        (
+            "command-rotate-confirm",
+            Command::Rotate(RotationStep::Confirm {
+                machine: machine("m1"),
+                number: 1,
+                phase: RotationPhase::Issue,
+            }),
+        ),
+        (
+            "command-rotate-advance",
+            Command::Rotate(RotationStep::Advance { number: 1, phase: RotationPhase::Trust }),
+        ),
+        ("command-rotate-abort", Command::Rotate(RotationStep::Abort { number: 1 })),
     ]
 }
 
@@ -196,10 +214,14 @@ fn every_command_has_a_file() {
             Command::InvitePerson { .. } => "command-invite-person",
             Command::RemovePerson { .. } => "command-remove-person",
             Command::RaiseFeatureLevel { .. } => "command-raise-feature-level",
+            Command::Rotate(RotationStep::Begin { .. }) => "command-rotate-begin",
+            Command::Rotate(RotationStep::Confirm { .. }) => "command-rotate-confirm",
+            Command::Rotate(RotationStep::Advance { .. }) => "command-rotate-advance",
+            Command::Rotate(RotationStep::Abort { .. }) => "command-rotate-abort",
         };
         assert_eq!(name, expected);
     }
-    assert_eq!(names.len(), 22);
+    assert_eq!(names.len(), 26);
 }
 
 #[test]

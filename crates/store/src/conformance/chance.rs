@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cluster::{
     Change, ClusterState, Command, DesiredState, Expelled, Generation, MachineId, MachineInfo, Observed,
-    Person, PersonName, PersonRole, Token, UnitHash, UnitName,
+    Person, PersonName, PersonRole, RotationPhase, RotationStep, Token, UnitHash, UnitName,
 };
 
 use super::{file, machine, unit};
@@ -92,10 +92,11 @@ fn draw(dice: &mut Dice) -> Command {
             Command::Report { machine: id, unit, observed: (dice.roll(4) > 0).then_some(observed) }
         }
         13 => Command::Forget { machine: id, unit },
-        14 => match dice.roll(4) {
+        14 => match dice.roll(6) {
             0 => Command::RemoveMachine { id },
             1 => Command::SetSchedulable { id, schedulable: dice.roll(2) > 0 },
             2 => Command::RaiseFeatureLevel { to: 1 + dice.roll(3) as u32 },
+            3 | 4 => Command::Rotate(rotation(dice, id)),
             _ => {
                 let set = BTreeMap::from([("key".into(), dice.one(&[None, Some("value".to_string())]))]);
                 Command::SetMachineMetadata { id, set }
@@ -114,6 +115,18 @@ fn draw(dice: &mut Dice) -> Command {
             }
         }
         _ => Command::MoveUnit { unit, machine: id, to: (dice.roll(2) > 0).then_some(other) },
+    }
+}
+
+/// A change of the authority, which needs luck to come far.
+fn rotation(dice: &mut Dice, machine: MachineId) -> RotationStep {
+    let number = 1 + dice.roll(3) as u64;
+    let phase = dice.one(&[RotationPhase::Trust, RotationPhase::Issue]);
+    match dice.roll(6) {
+        0 | 1 => RotationStep::Begin { authority: "a1".into(), sealed: "5e".into() },
+        2 | 3 => RotationStep::Confirm { machine, number, phase },
+        4 => RotationStep::Advance { number, phase },
+        _ => RotationStep::Abort { number },
     }
 }
 

@@ -194,7 +194,8 @@ mod tests {
     fn a_line_without_its_run_is_known_by_unit_and_time() {
         let unit = UnitName::new("a.service").unwrap();
         let said = |fields: &str| {
-            let said = read(&format!("{{\"MESSAGE\":\"x\",\"_SYSTEMD_UNIT\":\"a.service\"{fields}}}"), &run(&unit));
+            let said =
+                read(&format!("{{\"MESSAGE\":\"x\",\"_SYSTEMD_UNIT\":\"a.service\"{fields}}}"), &run(&unit));
             (said.lines.len(), said.unit_spoke)
         };
         assert_eq!(said(",\"__REALTIME_TIMESTAMP\":\"100\""), (1, true));
