@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster::MachineId;
+use cluster::{MachineId, RotationPhase};
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Client, ClientError, INIT_TIMEOUT, REQUEST_TIMEOUT, escape};
@@ -91,6 +91,30 @@ pub enum Part {
     Learner,
 }
 
+/// `POST /v1/cluster/rotation`: the cluster's authority is to be replaced.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rotate {
+    /// The secret that the new authority follows from, each byte as two hexadecimal digits; without it, one is
+    /// made where machines do not have theirs from a file.
+    pub secret: Option<String>,
+}
+
+/// `GET /v1/cluster/rotation`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationView {
+    /// Of the change that is under way; `None`: there is none.
+    pub number: Option<u64>,
+    pub phase: Option<RotationPhase>,
+    /// The names of the machines that it waits for.
+    pub awaited: Vec<String>,
+    /// The digest of the authority that the last change led to.
+    pub authority: Option<String>,
+    /// The number of the last change that is over.
+    pub ended: u64,
+}
+
 /// `POST /v1/machines/ID/remove`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -121,6 +145,19 @@ impl Client {
     pub async fn revoke_token(&self, name: &str) -> Result<(), ClientError> {
         let path = format!("/v1/cluster/tokens/{}/revoke", escape(name));
         self.order(&path, &serde_json::json!({}), REQUEST_TIMEOUT).await
+    }
+
+    /// Begins to replace the cluster's authority. It goes on by itself.
+    pub async fn begin_rotation(&self, wish: &Rotate) -> Result<RotationView, ClientError> {
+        self.post("/v1/cluster/rotation", wish, REQUEST_TIMEOUT).await
+    }
+
+    pub async fn rotation(&self) -> Result<RotationView, ClientError> {
+        self.get("/v1/cluster/rotation").await
+    }
+
+    pub async fn abort_rotation(&self) -> Result<RotationView, ClientError> {
+        self.post("/v1/cluster/rotation/abort", &serde_json::json!({}), REQUEST_TIMEOUT).await
     }
 
     /// Takes a machine out of the cluster for good.

@@ -54,12 +54,14 @@ impl Remote {
         let own = certificate("certificate", &context.certificate)?;
         let key = PrivateKeyDer::from_pem_slice(context.key.as_bytes());
         let key = key.map_err(|error| broken("key")(&error))?;
-        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(&[&TLS13])
             .expect("ring does TLS 1.3")
             .with_root_certificates(roots)
             .with_client_auth_cert(vec![own], key)
             .map_err(|error| broken("key")(&error))?;
+        // Machines know callers of the API by it on the port that they have for each other.
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Remote {
             addresses: context.addresses.clone(),
             config: Arc::new(config),
@@ -142,7 +144,7 @@ fn distrust(error: &io::Error) -> Option<String> {
             Some(why.into())
         }
         TlsError::InvalidMessage(_) => {
-            Some("what answers there does not speak TLS; the address has to be one of api_tls_listen".into())
+            Some("what answers there does not speak TLS; the address has to be the one of `listen` or api_tls_listen".into())
         }
         TlsError::AlertReceived(alert) => Some(said(*alert).into()),
         _ => None,

@@ -14,7 +14,7 @@ use crate::completion::{machines, units, units_or_machines};
 use crate::connect::Connection;
 
 pub use cluster::{
-    BackendName, Backup, ClusterCommand, Join, Leave, Migrate, Offline, Recover, Remove, Restore,
+    BackendName, Backup, ClusterCommand, Join, Leave, Migrate, Offline, Recover, Remove, Restore, RotateCa,
     TokenCommand, TokenWish,
 };
 pub use context::{ContextCommand, Invite};

@@ -5,7 +5,7 @@ use api::membership::TokenWish;
 use api::v1::{ClusterInit, Role, Status};
 
 use crate::cli::{ClusterCommand, Format};
-use crate::{Exit, backup, membership, output, people, token};
+use crate::{Exit, backup, membership, output, people, rotate, token};
 
 /// The token that comes with a new cluster.
 const INVITATION_SECONDS: u64 = 24 * 3600;
@@ -18,6 +18,7 @@ pub async fn run(client: &Client, command: &ClusterCommand, format: Format) -> a
         ClusterCommand::Remove(remove) => return membership::remove(client, remove).await,
         ClusterCommand::Readmit { machine } => return membership::readmit(client, machine).await,
         ClusterCommand::Members => return membership::members(client, format).await,
+        ClusterCommand::RotateCa(rotate) => return rotate::run(client, rotate, format).await,
         ClusterCommand::Invite(invite) => return people::invite(client, invite).await,
         ClusterCommand::Uninvite { name } => return people::uninvite(client, name).await,
         ClusterCommand::People => return people::list(client, format).await,

@@ -33,6 +33,7 @@ pub mod output;
 mod people;
 mod rebalance;
 mod restart;
+mod rotate;
 mod source;
 mod ssh;
 mod start;

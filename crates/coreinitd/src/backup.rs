@@ -2,6 +2,7 @@
 //! the state.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::backup::{Backup, BackupError, Head};
@@ -32,7 +33,10 @@ pub fn of(state: &ClusterState, version: &str) -> io::Result<Backup> {
         version: version.into(),
         taken_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
     };
-    Ok(Backup { head, record: codec::encode(state)? })
+    // A change of the authority that is under way here has no meaning for the machines that restore this.
+    let mut state = state.clone();
+    state.cluster = Some(Arc::new(cluster.unrotated()));
+    Ok(Backup { head, record: codec::encode(&state)? })
 }
 
 /// The state in a file's bytes, with every invariant checked.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cluster::{Command, MachineId, Rejected};
+use cluster::{Command, MachineId, Rejected, RotationStep};
 use identity::joining::{self, Admit, Admitted, JoinRequest};
-use identity::{Keyring, Secret, Token};
+use identity::{Kept, Secret, Token, hex};
 use raft::{BoxStream, Caller, Listener, RaftStore, Transport};
 use store::Store;
 use tokio::sync::{mpsc, watch};
@@ -18,7 +18,9 @@ use tokio::time::Instant;
 
 use crate::config::{Config, PORT};
 use crate::http::{InitError, MadeToken, Membership, membership::now};
-use crate::trust::{Trust, hex};
+use crate::keys::{KEPT_FILE, Keys};
+use crate::private_file;
+use crate::trust::Trust;
 
 /// A machine that shows its token waits so long for the cluster's word.
 const ADMIT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,20 +39,15 @@ pub enum Anew {
 /// What this machine can do about its membership.
 pub struct ByHand {
     config: Config,
-    /// The keys of the cluster that it belongs to, or is to belong to.
-    keyring: Option<Arc<Keyring>>,
+    /// Those of the cluster that it belongs to, or is to belong to.
+    keys: Option<Arc<Keys>>,
     anew: mpsc::Sender<Anew>,
     version: String,
 }
 
 impl ByHand {
-    pub fn new(
-        config: &Config,
-        keyring: Option<Arc<Keyring>>,
-        anew: mpsc::Sender<Anew>,
-        version: &str,
-    ) -> ByHand {
-        ByHand { config: config.clone(), keyring, anew, version: version.into() }
+    pub fn new(config: &Config, keys: Option<Arc<Keys>>, anew: mpsc::Sender<Anew>, version: &str) -> ByHand {
+        ByHand { config: config.clone(), keys, anew, version: version.into() }
     }
 
     /// Writes down that this machine is to form a cluster by itself.
@@ -60,12 +57,13 @@ impl ByHand {
         let secret = Secret::random().map_err(|error| failed(error.to_string()))?;
         let name = name.unwrap_or_else(|| self.config.cluster_name.clone());
         let trust = Trust { secret: hex(secret.expose()), join: Vec::new(), init: Some(name) };
-        self.begin(&trust).map_err(failed)
+        self.begin(&trust, None).map_err(failed)
     }
 
-    fn begin(&self, trust: &Trust) -> Result<(), String> {
+    fn begin(&self, trust: &Trust, kept: Option<&Kept>) -> Result<(), String> {
         let dir = &self.config.data_dir;
-        trust.write(dir).map_err(|error| format!("cannot write to {}: {error}", dir.display()))?;
+        let written = keep(dir, kept).and_then(|()| trust.write(dir));
+        written.map_err(|error| format!("cannot write to {}: {error}", dir.display()))?;
         // Whoever is first is enough.
         let _ = self.anew.try_send(Anew::Member);
         Ok(())
@@ -93,7 +91,7 @@ impl Membership for ByHand {
                     .into(),
             );
         }
-        if self.keyring.is_some() {
+        if self.keys.is_some() {
             return Err(
                 "this machine is a member of a cluster already; `corectl cluster leave` takes it out \
                         of that first"
@@ -111,7 +109,8 @@ impl Membership for ByHand {
                     if !join.contains(&address) {
                         join.insert(0, address);
                     }
-                    return self.begin(&Trust { secret: admitted.secret, join, init: None });
+                    let trust = Trust { secret: admitted.secret, join, init: None };
+                    return self.begin(&trust, admitted.kept.as_ref());
                 }
                 // Another member would say the same.
                 Err(refused @ joining::JoinError::Refused { .. }) => return Err(refused.to_string()),
@@ -122,7 +121,7 @@ impl Membership for ByHand {
     }
 
     fn make_token(&self) -> Result<MadeToken, String> {
-        let Some(keyring) = &self.keyring else {
+        let Some(keys) = &self.keys else {
             return Err(
                 "machines of this cluster know each other by nothing: without encryption there are no \
                         tokens; set cluster_secret_file, or take `listen` and insecure_transport out of the \
@@ -130,8 +129,16 @@ impl Membership for ByHand {
                     .into(),
             );
         };
-        let token = Token::random(keyring.authority().certificate()).map_err(|error| error.to_string())?;
+        let token =
+            Token::random(keys.keyring.authority().certificate()).map_err(|error| error.to_string())?;
         Ok(MadeToken { text: token.to_string(), name: token.name().into(), digest: token.digest() })
+    }
+
+    fn rotation(&self, secret: Option<&[u8]>) -> Result<RotationStep, String> {
+        let unencrypted =
+            || "machines of this cluster know each other by nothing, so there is nothing to replace";
+        let keys = self.keys.as_ref().ok_or_else(unencrypted)?;
+        keys.rotation(secret).map_err(|error| format!("{error:#}"))
     }
 
     fn address(&self) -> String {
@@ -140,10 +147,9 @@ impl Membership for ByHand {
 }
 
 /// Lets in who shows a token that the cluster knows: its use is committed before the secret is told.
-pub fn admission(store: RaftStore, secret: &Secret, own_address: String) -> Admit {
-    let secret: Arc<str> = hex(secret.expose()).into();
+pub fn admission(store: RaftStore, keys: Arc<Keys>, own_address: String) -> Admit {
     Arc::new(move |request| {
-        let (store, secret, own_address) = (store.clone(), secret.clone(), own_address.clone());
+        let (store, keys, own_address) = (store.clone(), keys.clone(), own_address.clone());
         Box::pin(async move {
             let machine = request.machine.clone();
             let admitted = use_token(&store, request).await;
@@ -154,7 +160,8 @@ pub fn admission(store: RaftStore, secret: &Secret, own_address: String) -> Admi
             let cluster = admitted?;
             let mut addresses = store.member_addresses();
             addresses.push(own_address);
-            Ok(Admitted { cluster, secret: secret.to_string(), addresses })
+            let (secret, kept) = keys.admitted().map_err(|error| format!("{error:#}"))?;
+            Ok(Admitted { cluster, secret, addresses, kept })
         })
     })
 }
@@ -181,12 +188,9 @@ async fn made(store: &RaftStore, command: Command) -> Result<(), String> {
 /// Forms the cluster that this machine was told to be, and keeps in mind where the others are: a machine
 /// whose store is damaged asks them for a new one.
 pub async fn remember(store: RaftStore, dir: PathBuf, mut trust: Trust, mut stop: watch::Receiver<bool>) {
-    if let Some(name) = &trust.init {
-        match store.init(Some(name.clone())).await {
-            Ok(()) | Err(raft::InitError::Exists { .. }) => {
-                trust.init = None;
-                kept(&trust, &dir);
-            }
+    if let Some(name) = trust.init.take() {
+        match store.init(Some(name)).await {
+            Ok(()) | Err(raft::InitError::Exists { .. }) => alter(&dir, |trust| trust.init = None),
             Err(error) => tracing::error!(%error, "the cluster was not formed"),
         }
     }
@@ -199,15 +203,24 @@ pub async fn remember(store: RaftStore, dir: PathBuf, mut trust: Trust, mut stop
         }
         let now = store.member_addresses();
         if !now.is_empty() && now != trust.join {
-            trust.join = now;
-            kept(&trust, &dir);
+            trust.join = now.clone();
+            alter(&dir, |trust| trust.join = now);
         }
     }
 }
 
-fn kept(trust: &Trust, dir: &Path) {
-    if let Err(error) = trust.write(dir) {
-        tracing::error!(%error, "where the other members are was not written down");
+fn alter(dir: &Path, change: impl FnOnce(&mut Trust)) {
+    if let Err(error) = Trust::alter(dir, change) {
+        tracing::error!("where the other members are was not written down: {error:#}");
+    }
+}
+
+/// How far a change of the secret is, or that there is none.
+fn keep(dir: &Path, kept: Option<&Kept>) -> io::Result<()> {
+    match kept {
+        Some(kept) => private_file::write(dir, KEPT_FILE, kept),
+        None if dir.exists() => private_file::remove(dir, KEPT_FILE),
+        None => Ok(()),
     }
 }
 
@@ -241,6 +254,7 @@ impl Listener for Nobody {
 /// After a store was put in the place of another: a machine that is a member by hand is the first of a
 /// cluster again, which has its secret, and nobody to ask for anything.
 pub fn keep_secret(config: &Config) -> anyhow::Result<()> {
+    keep(&config.data_dir, config.kept.as_ref())?;
     if !config.by_hand {
         return Ok(());
     }

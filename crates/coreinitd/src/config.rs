@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use cluster::{MachineId, PersonRole};
+use identity::Kept;
 use serde::Deserialize;
 
 pub(crate) use address::is_loopback;
@@ -20,6 +21,7 @@ use etcd::EtcdApi;
 pub use etcd::{Backend, Etcd};
 use fleet_conf::FleetConf;
 
+use crate::keys;
 use crate::trust::Trust;
 
 /// The port for everything that daemons say to each other.
@@ -195,6 +197,8 @@ pub struct Config {
     pub by_hand: bool,
     /// What came of that, if anything yet.
     pub trust: Option<Trust>,
+    /// How far this machine is with a change of the cluster's secret.
+    pub kept: Option<Kept>,
     /// The port is open to other machines, and nothing on it is encrypted.
     pub exposed: bool,
     /// `insecure_transport`: ports may be open to other machines although nothing on them is encrypted.
@@ -253,6 +257,8 @@ impl Config {
         let data_dir = flags.data_dir.clone().or(file.data_dir).unwrap_or_else(|| "/var/lib/coreinit".into());
         let trust = if has_way { None } else { Trust::read(&data_dir)? };
         let by_hand = !has_way;
+        let has_secret = by_hand || cluster_secret_file.is_some();
+        let kept = if has_secret { keys::kept(&data_dir)? } else { None };
         if by_hand && trust.is_none() && !join.is_empty() {
             bail!(
                 "`join` names other machines, and nothing says how to tell them from strangers; set \
@@ -341,6 +347,7 @@ impl Config {
             cluster_secret_file,
             by_hand,
             trust,
+            kept,
             exposed,
             insecure_transport,
             public_ip: file.public_ip.or(fleet.public_ip),

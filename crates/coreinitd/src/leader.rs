@@ -85,6 +85,10 @@ fn decide(
         tracing::info!(from = state.feature_level(), "every machine knows newer commands: {raise:?}");
         return vec![raise];
     }
+    if let Some(step) = state.next_rotation_step() {
+        tracing::info!("every machine is so far with the change of the authority: {step:?}");
+        return vec![step];
+    }
     let schedule = scheduler.schedule(state);
     for decision in &schedule.decisions {
         match decision {

@@ -10,7 +10,7 @@ use cluster::{Liveness, MachineId, MachineInfo};
 use etcd_compat::EtcdStore;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use identity::{Keyring, PeopleTls, Secret, Tls};
+use identity::{Greeted, Keyring, PeopleTls, Tls};
 use raft::{Disk, DiskError, EngineKind, FlushMode, Options, RaftStore, Tcp, Timing, Transport};
 use sd_notify::NotifyState;
 use store::{Role, Store};
@@ -20,14 +20,19 @@ use tokio::task::JoinSet;
 
 use crate::by_hand::{self, Anew, ByHand, Closed};
 use crate::config::{Config, Engine, Etcd};
+use crate::keys::{KEPT_FILE, Keys};
 use crate::signs::Signs;
 use crate::systemd::{DBus, UnitManager};
-use crate::{agent, asking, capacity, clocks, disk_watch, http, keys, leader, leave, presence, trust};
+use crate::{
+    agent, asking, capacity, clocks, disk_watch, http, keys, leader, leave, presence, rotation, trust,
+};
 
 /// The work of handing over the lead is given so long at a planned stop.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Machines with tokens that wait to be heard; more ask again.
 const JOINERS_WAITING: usize = 16;
+/// Callers of the API with good certificates that wait to be served; more are let go.
+const PEOPLE_WAITING: usize = 64;
 /// Rooms that have not ended by then are left to the process's end; units are not touched by either.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -58,7 +63,7 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
     }
     let (stop, stopping) = watch::channel(false);
     let signs = Arc::new(Signs::new(&config));
-    let keys = keys::keys(&config, &signs, &stopping)?;
+    let keys = Keys::open(&config, &signs, &stopping)?;
     // The store outlives the requests that are under way: they would wait for it in vain.
     let (stop_store, store_stopping) = watch::channel(false);
     let backend = match &config.etcd {
@@ -67,8 +72,7 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
     };
     let units = DBus::connect(config.bus.clone(), config.units_dir()).await;
     let units = Arc::new(units.context("cannot reach systemd over D-Bus; is dbus running?")?);
-    let keyring = keys.map(|(_, keyring)| keyring);
-    serve(config, version, backend, keyring, units, signs, (stop, stop_store)).await
+    serve(config, version, backend, keys, units, signs, (stop, stop_store)).await
 }
 
 /// Where the cluster's state is kept, and what only that can do.
@@ -81,6 +85,8 @@ struct Backend {
     expelled: watch::Receiver<bool>,
     /// Somebody has given this machine another place.
     anew: mpsc::Receiver<Anew>,
+    /// Callers of the API who came by the machines' port.
+    people: Option<mpsc::Receiver<Greeted>>,
     /// Does the store's work.
     driver: BoxFuture<'static, ()>,
     /// Says why the store must not be used further.
@@ -90,23 +96,24 @@ struct Backend {
 async fn on_raft(
     config: &Config,
     version: &str,
-    keys: Option<&(Secret, Arc<Keyring>)>,
+    keys: Option<&Arc<Keys>>,
     stopping: &watch::Receiver<bool>,
     store_stopping: &watch::Receiver<bool>,
 ) -> anyhow::Result<Backend> {
     let disk = open_disk(config)?;
     let failed = disk.failed();
     let (joiners, joining) = mpsc::channel(JOINERS_WAITING);
+    let (people, greeted) = mpsc::channel(PEOPLE_WAITING);
     let transport: Arc<dyn Transport> = match keys {
-        Some((_, keyring)) => Arc::new(Tls::new(keyring.clone()).with_joiners(joiners)),
+        Some(keys) => Arc::new(Tls::new(keys.keyring.clone()).with_joiners(joiners).with_people(people)),
         None if config.by_hand => Arc::new(Closed),
         None => Arc::new(Tcp),
     };
     let (store, driver) = RaftStore::start(options(config, version), disk, transport, store_stopping.clone())
         .await
         .with_context(|| format!("cannot listen for other machines on {}", config.listen))?;
-    if let Some((secret, _)) = keys {
-        let admit = by_hand::admission(store.clone(), secret, store.address().into());
+    if let Some(keys) = keys {
+        let admit = by_hand::admission(store.clone(), keys.clone(), store.address().into());
         tokio::spawn(identity::joining::admit(joining, admit, stopping.clone()));
     }
     if let Some(trust) = &config.trust {
@@ -114,7 +121,7 @@ async fn on_raft(
         tokio::spawn(by_hand::remember(store.clone(), dir, trust.clone(), stopping.clone()));
     }
     let (begin, anew) = mpsc::channel(1);
-    let by_hand = ByHand::new(config, keys.map(|(_, keyring)| keyring.clone()), begin, version);
+    let by_hand = ByHand::new(config, keys.cloned(), begin, version);
     let by_hand = Arc::new(by_hand);
     let dir = config.data_dir.display();
     tracing::info!(%dir, "backend = \"raft\": the daemons keep the state themselves");
@@ -127,6 +134,7 @@ async fn on_raft(
         membership: Some(by_hand),
         expelled: store.expelled(),
         anew,
+        people: keys.map(|_| greeted),
         store: Arc::new(store),
         driver: driver.boxed(),
         failed,
@@ -153,6 +161,7 @@ fn on_etcd(
         membership: None,
         expelled,
         anew,
+        people: None,
         store: Arc::new(store),
         driver: driver.boxed(),
         failed,
@@ -164,14 +173,15 @@ async fn serve(
     config: Config,
     version: String,
     backend: Backend,
-    keyring: Option<Arc<Keyring>>,
+    keys: Option<Arc<Keys>>,
     units: Arc<dyn UnitManager>,
     signs: Arc<Signs>,
     (stop, stop_store): (watch::Sender<bool>, watch::Sender<bool>),
 ) -> anyhow::Result<Ended> {
     let stopping = stop.subscribe();
-    let Backend { store: dynamic, init, ask, membership, mut expelled, mut anew, driver, mut failed } =
+    let Backend { store: dynamic, init, ask, membership, mut expelled, mut anew, people, driver, mut failed } =
         backend;
+    let keyring = keys.as_ref().map(|keys| keys.keyring.clone());
     let mut rooms = JoinSet::new();
     let driver = tokio::spawn(driver);
     rooms.spawn(clocks::run(
@@ -191,12 +201,17 @@ async fn serve(
         membership,
         access: keys::access(&config, keyring.as_ref()),
     };
-    let served = http::run(parts, doors(&config, keyring.as_ref()).await?, stopping.clone());
+    let mut doors = doors(&config, keyring.as_ref()).await?;
+    doors.extend(people.map(|people| http::Door::Greeted(people.into())));
+    let served = http::run(parts, doors, stopping.clone());
     rooms.spawn(async move {
         if let Err(error) = served.await {
             tracing::error!(%error, "the API has failed");
         }
     });
+    if let Some(keys) = keys {
+        rooms.spawn(rotation::run(dynamic.clone(), keys, config.machine.clone(), stopping.clone()));
+    }
     rooms.spawn(leader::run(dynamic.clone(), config.machine_lost_after, signs.clone(), stopping.clone()));
     rooms.spawn(disk_watch::run(config.data_dir.clone(), signs.clone(), stopping.clone()));
     let capacity = capacity::read(Path::new("/proc"));
@@ -369,7 +384,7 @@ fn open_disk(config: &Config) -> anyhow::Result<Disk> {
                     dir.display()
                 );
             }
-            let aside = raft::set_aside(dir, raft::ASIDE_DAMAGED, &[trust::FILE]);
+            let aside = raft::set_aside(dir, raft::ASIDE_DAMAGED, &[trust::FILE, KEPT_FILE]);
             let aside = aside.context("cannot set the damaged store aside")?;
             tracing::error!(
                 "the damaged store was set aside as {}; joining as a new member",

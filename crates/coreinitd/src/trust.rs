@@ -1,17 +1,16 @@
 //! What this machine keeps of the cluster that it was made a member of by hand: the cluster's secret, and
 //! where the other members are. It stands beside the store, and outlives one that is set aside.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::Context;
 use serde::{Deserialize, Serialize};
+
+use crate::private_file;
 
 /// In the data folder.
 pub const FILE: &str = "trust.json";
-const MODE: u32 = 0o600;
 
 /// Written at `cluster init` and `cluster join`. Only its owner can read it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,58 +29,41 @@ pub struct Trust {
 impl Trust {
     /// `None` when this machine was made no member by hand.
     pub fn read(dir: &Path) -> anyhow::Result<Option<Trust>> {
-        let path = path(dir);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-        };
-        let trust = serde_json::from_str(&text).map_err(|error| {
-            // The text of the error could quote the secret.
-            let (line, column) = (error.line(), error.column());
-            anyhow::anyhow!("{} cannot be used: line {line}, column {column}", path.display())
-        })?;
-        Ok(Some(trust))
+        private_file::read(dir, FILE)
     }
 
     /// Durable when it returns; a crash leaves the old file or the new one.
     pub fn write(&self, dir: &Path) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let new = dir.join("trust.json.new");
-        // One that a crash left may have another mode.
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        let _alone = writing();
+        private_file::write(dir, FILE, self)
+    }
+
+    /// Changes what is written down, if something is and `alter` makes a difference.
+    pub fn alter(dir: &Path, alter: impl FnOnce(&mut Trust)) -> anyhow::Result<()> {
+        let _alone = writing();
+        let Some(now) = Trust::read(dir)? else { return Ok(()) };
+        let mut next = now.clone();
+        alter(&mut next);
+        if next != now {
+            private_file::write(dir, FILE, &next)?;
         }
-        let mut file = File::options().write(true).create_new(true).mode(MODE).open(&new)?;
-        file.write_all(&serde_json::to_vec_pretty(self)?)?;
-        file.sync_all()?;
-        fs::rename(&new, path(dir))?;
-        File::open(dir)?.sync_all()
+        Ok(())
     }
 
     pub fn remove(dir: &Path) -> io::Result<()> {
-        match fs::remove_file(path(dir)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => File::open(dir)?.sync_all(),
-        }
+        private_file::remove(dir, FILE)
     }
 
     /// The secret itself; `None` when the text is not one.
     pub fn secret_bytes(&self) -> Option<Vec<u8>> {
-        let digits = self.secret.as_bytes();
-        let byte = |pair: &[u8]| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
-        digits.len().is_multiple_of(2).then(|| digits.chunks(2).map(byte).collect()).flatten()
+        identity::unhex(&self.secret)
     }
 }
 
-/// As [`Trust::secret`] has it.
-pub fn hex(secret: &[u8]) -> String {
-    secret.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn path(dir: &Path) -> PathBuf {
-    dir.join(FILE)
+/// Two parts of the daemon write it.
+fn writing() -> MutexGuard<'static, ()> {
+    static WRITING: Mutex<()> = Mutex::new(());
+    WRITING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for Trust {
@@ -92,9 +74,13 @@ impl std::fmt::Debug for Trust {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::MetadataExt;
 
+    use identity::hex;
+
     use super::*;
+    use crate::private_file::MODE;
 
     #[test]
     fn what_is_written_is_read_by_its_owner_only() {
@@ -103,13 +89,13 @@ mod tests {
         let trust = Trust { secret: hex(b"\x00secret\xff"), join: vec!["a:1".into()], init: None };
         trust.write(dir.path()).unwrap();
         assert_eq!(Trust::read(dir.path()).unwrap(), Some(trust.clone()));
-        assert_eq!(fs::metadata(path(dir.path())).unwrap().mode() & 0o777, MODE);
+        assert_eq!(fs::metadata(dir.path().join(FILE)).unwrap().mode() & 0o777, MODE);
         assert_eq!(trust.secret_bytes().as_deref(), Some(&b"\x00secret\xff"[..]));
         assert!(!format!("{trust:?}").contains(&trust.secret));
         for odd in ["0", "zz", "é"] {
             assert_eq!(Trust { secret: odd.into(), ..trust.clone() }.secret_bytes(), None, "{odd}");
         }
-        fs::write(path(dir.path()), "{\"secret\": \"5e\", \"jion\": []}").unwrap();
+        fs::write(dir.path().join(FILE), "{\"secret\": \"5e\", \"jion\": []}").unwrap();
         let error = Trust::read(dir.path()).unwrap_err().to_string();
         assert!(error.contains("trust.json cannot be used: line 1") && !error.contains("5e"), "{error}");
         Trust::remove(dir.path()).unwrap();

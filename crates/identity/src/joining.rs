@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use crate::authority::SERVER_NAME;
+use crate::kept::Kept;
 use crate::token::Token;
 
 /// The protocol's name in the TLS handshake: by it a member knows that the caller has no certificate yet.
@@ -52,6 +53,9 @@ pub struct Admitted {
     pub secret: String,
     /// Where the members listen.
     pub addresses: Vec<String>,
+    /// The secret is being changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
 }
 
 /// Decides whether a machine may come in; the text of an error goes back to it.

@@ -13,6 +13,7 @@
 
 mod authority;
 pub mod joining;
+mod kept;
 mod keyring;
 mod people;
 mod person;
@@ -21,6 +22,7 @@ mod tls;
 mod token;
 
 pub use authority::{Authority, IssueError};
+pub use kept::{Kept, KeptError, KeptPhase, Move, Secrets, next_move};
 pub use keyring::Keyring;
 pub use people::{GREETING_TIMEOUT, Greeted, PeopleTls, Shown};
 pub use person::{IssuedPerson, PersonCertificate};

@@ -125,7 +125,7 @@ pub fn hex(bytes: &[u8]) -> String {
 /// `None` when that is not what [`hex`] writes.
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
-    if !digits.iter().all(u8::is_ascii_hexdigit) || digits.len() % 2 != 0 {
+    if !digits.iter().all(u8::is_ascii_hexdigit) || !digits.len().is_multiple_of(2) {
         return None;
     }
     let pairs = digits.chunks_exact(2).map(|pair| std::str::from_utf8(pair).ok());

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use tests::deploy::{Cluster, probes};
 use tests::wait::eventually;
 
+use crate::rotating::the_authority_is_replaced;
+
 /// Aim: 10 s from nothing to three voters. These hosts share two processors with whatever else runs.
 const FORMING_LIMIT: Duration = Duration::from_secs(30);
 const LIMIT: Duration = Duration::from_secs(60);
@@ -85,6 +87,8 @@ pub fn a_cluster_is_made_by_hand(cluster: &Cluster) {
     let line = join_line(&cluster.types(other, "token create").well().to_string());
     cluster.types(&leader, &line).well();
     voters(cluster, 3, LIMIT);
+
+    the_authority_is_replaced(cluster, &units);
 
     let units: Vec<&str> = units.iter().map(String::as_str).collect();
     cluster.types("h1", &format!("destroy {}", units.join(" "))).well();

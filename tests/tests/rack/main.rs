@@ -22,6 +22,7 @@ mod many;
 mod placing;
 mod quorum;
 mod refused;
+mod rotating;
 mod secret;
 mod start;
 mod storm;

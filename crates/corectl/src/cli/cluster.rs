@@ -35,6 +35,8 @@ pub enum ClusterCommand {
     Members,
     /// Tell who leads, and what this machine is in the cluster
     Status,
+    /// Replace the authority and the secret that machines know each other by, while they run
+    RotateCa(RotateCa),
     /// Let somebody use the cluster from afar, and print the certificate and all else that they need
     Invite(Invite),
     /// Shut somebody out, at once
@@ -73,6 +75,19 @@ pub struct Leave {
     /// Wait for its units to move no longer than this, such as 90s or 5min
     #[arg(long, value_name = "TIME", value_parser = super::time)]
     pub timeout: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub struct RotateCa {
+    /// The new secret; needed where machines have theirs from cluster_secret_file, else one is made
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// Begin nothing: tell how far it is, until it is over
+    #[arg(long, conflicts_with = "secret_file")]
+    pub watch: bool,
+    /// Keep the old authority, while machines still show certificates of it
+    #[arg(long, conflicts_with_all = ["secret_file", "watch"])]
+    pub abort: bool,
 }
 
 #[derive(Debug, Args)]

@@ -33,10 +33,10 @@ impl Afar {
             http::bind(&socket).await.unwrap().into(),
             Door::Tls(listener, Arc::new(PeopleTls::new(&keyring))),
         ];
-        let authority = keyring.authority().certificate_pem();
         let issue: IssuePerson = Arc::new(move |name, role, lifetime| {
             let lifetime = lifetime.try_into().map_err(|_| "too long".to_string())?;
-            keyring.authority().issue_person(name, role, lifetime).map_err(|error| error.to_string())
+            let issued = keyring.authority().issue_person(name, role, lifetime);
+            Ok((issued.map_err(|error| error.to_string())?, keyring.authority().certificate_pem()))
         });
         let parts = HttpParts {
             store: play.store.clone(),
@@ -46,7 +46,7 @@ impl Afar {
             init: Arc::new(|_| Box::pin(async { Err(InitError::Exists { id: "c1".into() }) })),
             signs: Arc::default(),
             membership: None,
-            access: Access { invite: Ok(Inviting { issue, authority, port }), ..Access::default() },
+            access: Access { invite: Ok(Inviting { issue, port }), ..Access::default() },
         };
         let (stop, stopping) = watch::channel(false);
         let task = tokio::spawn(async move { http::run(parts, doors, stopping).await.unwrap() });

@@ -85,6 +85,11 @@ impl Caller {
         &self.address
     }
 
+    /// A process of this machine.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(self.who, Who::Local { .. })
+    }
+
     /// What goes to them is read by nobody on the way.
     pub(super) fn is_private(&self) -> bool {
         match &self.who {

@@ -10,6 +10,7 @@ use store::{MemberVitals, Role};
 
 use super::Room;
 use super::health::ills;
+use super::rotation;
 use super::view::{Snapshot, is_lost};
 
 /// A certificate is renewed when at least a fifth of its week is left.
@@ -30,6 +31,7 @@ pub(super) fn concerns(room: &Room, snapshot: &Snapshot) -> Vec<String> {
         concerns.extend(voters(&snapshot.state, &room.parts.store.vitals().members));
         concerns.extend(clocks(&snapshot.state, &signs.clocks_ahead()));
         concerns.extend(units(snapshot));
+        concerns.extend(rotation::concern(&snapshot.state));
     }
     let left =
         signs.certificate_ends().map(|ends| ends.duration_since(SystemTime::now()).unwrap_or_default());

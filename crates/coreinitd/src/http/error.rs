@@ -154,6 +154,10 @@ fn rejected_status(rejected: &Rejected) -> StatusCode {
         | Rejected::MachineExpelled { .. }
         | Rejected::PersonInvited { .. }
         | Rejected::PersonUnknown { .. }
+        | Rejected::RotationRunning
+        | Rejected::RotationNone
+        | Rejected::RotationAwaits { .. }
+        | Rejected::RotationFar
         | Rejected::MachineTooOld { .. }
         | Rejected::LevelNotReached { .. } => StatusCode::CONFLICT,
     }

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use axum::Router;
 use guests::{Guest, Guests, Limits};
-use identity::PeopleTls;
+use identity::{Greeted, PeopleTls};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -78,6 +78,8 @@ pub enum Door {
     Tcp(TcpListener),
     /// TLS, for whoever has a certificate of the cluster.
     Tls(TcpListener, Arc<PeopleTls>),
+    /// They came by a port that is not ours, and have shown such a certificate.
+    Greeted(Mutex<mpsc::Receiver<Greeted>>),
 }
 
 impl Door {
@@ -90,14 +92,14 @@ impl Door {
                 let own = own.as_ref().and_then(|address| address.as_pathname());
                 own.is_some_and(|own| real(own) == real(path))
             }
-            Door::Tcp(_) | Door::Tls(..) => false,
+            Door::Tcp(_) | Door::Tls(..) | Door::Greeted(_) => false,
         }
     }
 
     /// Where it listens on TCP, without TLS.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match self {
-            Door::Unix(_) | Door::Tls(..) => None,
+            Door::Unix(_) | Door::Tls(..) | Door::Greeted(_) => None,
             Door::Tcp(listener) => listener.local_addr().ok(),
         }
     }
@@ -233,6 +235,13 @@ async fn accept(door: &Door) -> io::Result<(Came, Option<IpAddr>)> {
             let (stream, from) = listener.accept().await?;
             stream.set_nodelay(true)?;
             (Came::Unknown(stream, from, tls.clone()), counted(from))
+        }
+        Door::Greeted(greeted) => {
+            // Cancel-safe: one that was taken out is returned at once.
+            let Some((stream, shown, from)) = greeted.lock().await.recv().await else {
+                return std::future::pending().await;
+            };
+            (Came::Known(Box::new(stream), Caller::shown(shown, from)), counted(from))
         }
     })
 }

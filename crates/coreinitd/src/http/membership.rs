@@ -13,11 +13,12 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use cluster::{ClusterState, Command, Expelled, Liveness, MachineId, Rejected, Token};
+use cluster::{ClusterState, Command, Expelled, Liveness, MachineId, Rejected, RotationStep, Token};
 use tokio::time::Instant;
 
 use super::error::Refusal;
 use super::request::{Name, Payload, decode_body, expect_json};
+use super::rotation::unrotating;
 use super::v1::{only, status_of};
 use super::{READ_DEADLINE, Room};
 
@@ -32,6 +33,8 @@ pub trait Membership: Send + Sync + 'static {
     async fn join(&self, token: &str, addresses: &[String]) -> Result<(), String>;
     /// A new token for the cluster of this machine.
     fn make_token(&self) -> Result<MadeToken, String>;
+    /// The beginning of a change of the cluster's authority, to that secret or to one that is made here.
+    fn rotation(&self, secret: Option<&[u8]>) -> Result<RotationStep, String>;
     /// Where this machine lets others in.
     fn address(&self) -> String;
 }
@@ -54,13 +57,13 @@ pub(super) fn routes() -> Router<Arc<Room>> {
 }
 
 impl Room {
-    fn membership(&self) -> Result<&dyn Membership, Refusal> {
+    pub(super) fn membership(&self) -> Result<&dyn Membership, Refusal> {
         let none = "with backend = \"etcd\" every machine that reaches the etcd belongs to the cluster, and \
                     there is nothing to join";
         self.parts.membership.as_deref().ok_or_else(|| Refusal::Nowhere(none.into()))
     }
 
-    async fn propose_one(&self, command: Command) -> Result<(), Refusal> {
+    pub(super) async fn propose_one(&self, command: Command) -> Result<(), Refusal> {
         let committed = self.propose(vec![command]).await?;
         committed.outcomes.into_iter().next().transpose()?;
         Ok(())
@@ -118,6 +121,7 @@ async fn create_token(
         return Err(Refusal::Invalid("a token that lets in no machine is of no use".into()));
     }
     let membership = room.membership()?;
+    unrotating(&*room.read(false).await?)?;
     let made = membership.make_token().map_err(Refusal::Nowhere)?;
     let created_at = now();
     let expires_at = wish.ttl.map(|ttl| created_at + ttl);

@@ -29,6 +29,7 @@ mod placing;
 mod prometheus;
 mod request;
 mod roles;
+mod rotation;
 mod v1;
 mod view;
 
@@ -178,6 +179,7 @@ pub fn router(parts: HttpParts) -> (Router, Background) {
         .merge(journal::routes())
         .merge(placing::routes())
         .merge(membership::routes())
+        .merge(rotation::routes())
         .merge(people::routes())
         .merge(fleet::routes())
         .route("/metrics", any(metrics::metrics))

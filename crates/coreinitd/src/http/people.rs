@@ -16,6 +16,7 @@ use super::audit::Noted;
 use super::caller::Caller;
 use super::error::Refusal;
 use super::request::{Parameters, Payload, decode_body, expect_json};
+use super::rotation::unrotating;
 use super::v1::only;
 
 /// Shorter, and it could be over before it is used.
@@ -36,14 +37,12 @@ pub struct Access {
     pub invite: Result<Inviting, String>,
 }
 
-/// Makes a certificate for a person, for so long.
+/// Makes a certificate for a person, for so long; with the authority's own, as PEM.
 pub type IssuePerson =
-    Arc<dyn Fn(&PersonName, PersonRole, Duration) -> Result<IssuedPerson, String> + Send + Sync>;
+    Arc<dyn Fn(&PersonName, PersonRole, Duration) -> Result<(IssuedPerson, String), String> + Send + Sync>;
 
 pub struct Inviting {
     pub issue: IssuePerson,
-    /// The authority's certificate, as PEM.
-    pub authority: String,
     /// Where this daemon serves people who show certificates; taken to be the same on all machines.
     pub port: Option<u16>,
 }
@@ -96,7 +95,8 @@ async fn invite(
         true => addresses(&room, &state, inviting.port)?,
         false => given(wish.addresses)?,
     };
-    let issued = (inviting.issue)(&wish.name, wish.role, ttl).map_err(Refusal::NoInvitations)?;
+    unrotating(&state)?;
+    let (issued, authority) = (inviting.issue)(&wish.name, wish.role, ttl).map_err(Refusal::NoInvitations)?;
     let expires = u64::try_from(issued.not_after.unix_timestamp()).unwrap_or_default();
     let (role, fingerprint) = (wish.role, issued.fingerprint);
     let person = Person { role, fingerprint, expires, invited_by: caller.to_string() };
@@ -112,7 +112,7 @@ async fn invite(
         role,
         expires,
         addresses,
-        authority: inviting.authority.clone(),
+        authority,
         certificate: issued.certificate_pem,
         key: issued.key_pem,
     }))
@@ -138,9 +138,8 @@ fn given(addresses: Vec<String>) -> Result<Vec<String>, Refusal> {
 fn addresses(room: &Room, state: &ClusterState, port: Option<u16>) -> Result<Vec<String>, Refusal> {
     let port = port.ok_or_else(|| {
         Refusal::NoInvitations(
-            "this daemon serves nobody from afar; set api_tls_listen on the machines, or name \
-             where people reach \
-             the cluster with --address HOST:PORT"
+            "this daemon listens on loopback alone and serves nobody from afar; set `listen` or \
+             api_tls_listen on the machines, or name where people reach the cluster with --address HOST:PORT"
                 .into(),
         )
     })?;

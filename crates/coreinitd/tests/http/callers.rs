@@ -68,10 +68,10 @@ impl Served {
         let issuer = keyring.clone();
         let issue: IssuePerson = Arc::new(move |name, role, lifetime| {
             let lifetime = lifetime.try_into().map_err(|_| "too long".to_string())?;
-            issuer.authority().issue_person(name, role, lifetime).map_err(|error| error.to_string())
+            let issued = issuer.authority().issue_person(name, role, lifetime);
+            Ok((issued.map_err(|error| error.to_string())?, issuer.authority().certificate_pem()))
         });
-        let authority = keyring.authority().certificate_pem();
-        let invite = Ok(Inviting { issue, authority, port: Some(at.port()) });
+        let invite = Ok(Inviting { issue, port: Some(at.port()) });
         let mut parts = parts(&store);
         parts.access = Access { invite, ..Access::default() };
         let (stop, stopping) = watch::channel(false);

@@ -155,6 +155,7 @@ async fn member(token: &Token) -> (String, JoinSet<()>) {
     let decide: joining::Admit = Arc::new(move |request| {
         let is_right = secret_digest(&request.token_secret) == digest;
         let admitted = joining::Admitted {
+            kept: None,
             cluster: request.machine.to_string(),
             secret: "01".repeat(32),
             addresses: vec!["a:1".into()],
