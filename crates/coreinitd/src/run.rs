@@ -260,7 +260,10 @@ async fn serve(
         Some(room) = rooms.join_next() => Err(anyhow::anyhow!("a part of it ended by itself: {room:?}")),
         Some(room) = agent.join_next() => Err(anyhow::anyhow!("a part of it ended by itself: {room:?}")),
     };
-    notify(&[NotifyState::Stopping]);
+    // systemd takes a daemon that says so for one that is about to exit, and kills one that goes on.
+    if !matches!(ended, Ok(Some(_))) {
+        notify(&[NotifyState::Stopping]);
+    }
     stop_agent.send_replace(true);
     // Units are stopped when somebody stops the daemon, never because it has failed. Those of a machine that
     // was removed run elsewhere.

@@ -1,5 +1,6 @@
 //! A cluster that is made, changed and mended by hand: no configuration, only what `corectl` is told.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tests::deploy::{Cluster, probes};
@@ -35,6 +36,12 @@ pub fn a_cluster_is_made_by_hand(cluster: &Cluster) {
     }
     voters(cluster, 3, FORMING_LIMIT);
     println!("rack: by hand: from nothing to three voters: {:.1?}", begun.elapsed());
+    for host in HOSTS {
+        let show = "systemctl show --value -p SubState -p NRestarts coreinitd.service";
+        let shown = rack.shell(host, show);
+        let shown: BTreeSet<&str> = shown.split_whitespace().collect();
+        assert_eq!(shown, BTreeSet::from(["0", "running"]), "{host}");
+    }
     let secret = line.split('-').next_back().and_then(|rest| rest.split(' ').next()).expect("a secret part");
 
     crash_while_joining(cluster);
