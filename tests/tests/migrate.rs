@@ -162,6 +162,7 @@ async fn there_and_back(api: &str) {
         advertise: None,
         bootstrap_expect: 0,
         join: Vec::new(),
+        lookup: std::sync::Arc::new(raft::AsWritten),
         cluster_name: "test".into(),
         timing: Timing::default(),
         seed: None,

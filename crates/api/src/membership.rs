@@ -15,6 +15,9 @@ pub struct ClusterJoin {
     pub token: String,
     /// Members, as `HOST` or `HOST:PORT`; the first that answers is asked.
     pub addresses: Vec<String>,
+    /// Where the other machines reach this one, as `HOST` or `HOST:PORT`; without it, the daemon finds out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
 }
 
 /// `POST /v1/cluster/tokens`.

@@ -314,6 +314,9 @@ pub enum OperationOutcome {
 pub struct ClusterInit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Where the other machines reach this one, as `HOST` or `HOST:PORT`; without it, the daemon finds out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
 }
 
 /// Somebody is to use the cluster from afar.

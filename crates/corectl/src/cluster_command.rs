@@ -12,7 +12,10 @@ const INVITATION_SECONDS: u64 = 24 * 3600;
 
 pub async fn run(client: &Client, command: &ClusterCommand, format: Format) -> anyhow::Result<Exit> {
     let status = match command {
-        ClusterCommand::Init { name } => return init(client, name.clone(), format).await,
+        ClusterCommand::Init { name, advertise } => {
+            let wish = ClusterInit { name: name.clone(), advertise: advertise.clone() };
+            return init(client, &wish, format).await;
+        }
         ClusterCommand::Join(join) => membership::join(client, join, format).await?,
         ClusterCommand::Leave(leave) => return membership::leave(client, leave).await,
         ClusterCommand::Remove(remove) => return membership::remove(client, remove).await,
@@ -34,8 +37,8 @@ pub async fn run(client: &Client, command: &ClusterCommand, format: Format) -> a
 }
 
 /// With the command that lets the next machine in, where machines know each other by more than an address.
-async fn init(client: &Client, name: Option<String>, format: Format) -> anyhow::Result<Exit> {
-    let status = client.cluster_init(&ClusterInit { name }).await?;
+async fn init(client: &Client, wish: &ClusterInit, format: Format) -> anyhow::Result<Exit> {
+    let status = client.cluster_init(wish).await?;
     if status.role != Role::Unformed {
         show(&status, format)?;
         return Ok(Exit::Done);

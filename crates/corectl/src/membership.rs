@@ -33,7 +33,8 @@ pub async fn join(client: &Client, join: &Join, format: Format) -> anyhow::Resul
         }
         token => token.into(),
     };
-    client.cluster_join(&ClusterJoin { token, addresses: join.addresses.clone() }).await?;
+    let (addresses, advertise) = (join.addresses.clone(), join.advertise.clone());
+    client.cluster_join(&ClusterJoin { token, addresses, advertise }).await?;
     if format != Format::Json {
         output::note("The token is good; waiting for the cluster to take this machine in");
     }

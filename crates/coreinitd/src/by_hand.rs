@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::membership::ClusterJoin;
+use api::v1::ClusterInit;
 use async_trait::async_trait;
 use cluster::{Command, MachineId, Rejected, RotationStep};
 use identity::joining::{self, Admit, Admitted, JoinRequest};
@@ -16,7 +18,7 @@ use store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::config::{Config, PORT};
+use crate::config::{Config, PORT, is_loopback};
 use crate::http::{InitError, MadeToken, Membership, membership::now};
 use crate::keys::{KEPT_FILE, Keys};
 use crate::private_file;
@@ -51,12 +53,13 @@ impl ByHand {
     }
 
     /// Writes down that this machine is to form a cluster by itself.
-    pub fn init(&self, name: Option<String>) -> Result<(), InitError> {
+    pub fn init(&self, wish: ClusterInit) -> Result<(), InitError> {
         let failed = |reason: String| InitError::Failed { reason };
         self.port_is_free().map_err(failed)?;
         let secret = Secret::random().map_err(|error| failed(error.to_string()))?;
-        let name = name.unwrap_or_else(|| self.config.cluster_name.clone());
-        let trust = Trust { secret: hex(secret.expose()), join: Vec::new(), init: Some(name) };
+        let name = wish.name.unwrap_or_else(|| self.config.cluster_name.clone());
+        let (advertise, secret) = (self.advertised(wish.advertise).map_err(failed)?, hex(secret.expose()));
+        let trust = Trust { secret, join: Vec::new(), init: Some(name), advertise };
         self.begin(&trust, None).map_err(failed)
     }
 
@@ -67,6 +70,19 @@ impl ByHand {
         // Whoever is first is enough.
         let _ = self.anew.try_send(Anew::Member);
         Ok(())
+    }
+
+    /// Where others reach this machine, if somebody has said it for this cluster.
+    fn advertised(&self, told: Option<String>) -> Result<Option<String>, String> {
+        let Some(told) = told else { return Ok(None) };
+        let told = raft::with_port(told.trim(), PORT);
+        match &self.config.advertise_told {
+            Some(configured) if *configured != told => Err(format!(
+                "the configuration says `advertise` = {configured:?}; take it out, or leave --advertise"
+            )),
+            _ if is_loopback(&told) => Err(format!("no other machine reaches this one at {told}")),
+            _ => Ok(Some(told)),
+        }
     }
 
     /// Known before anything is written down or a token is used.
@@ -83,7 +99,8 @@ impl ByHand {
 
 #[async_trait]
 impl Membership for ByHand {
-    async fn join(&self, token: &str, addresses: &[String]) -> Result<(), String> {
+    async fn join(&self, wish: ClusterJoin) -> Result<(), String> {
+        let ClusterJoin { token, addresses, advertise } = wish;
         if !self.config.by_hand {
             return Err(
                 "this machine joins by its configuration (cluster_secret_file, join), not by a token; \
@@ -100,8 +117,9 @@ impl Membership for ByHand {
         }
         let token: Token = token.parse().map_err(|error: identity::TokenError| error.to_string())?;
         self.port_is_free()?;
+        let advertise = self.advertised(advertise)?;
         let mut failures = Vec::new();
-        for address in addresses {
+        for address in &addresses {
             let address = raft::with_port(address.trim(), PORT);
             match joining::ask(&address, &token, &self.config.machine, &self.version).await {
                 Ok(admitted) => {
@@ -109,7 +127,7 @@ impl Membership for ByHand {
                     if !join.contains(&address) {
                         join.insert(0, address);
                     }
-                    let trust = Trust { secret: admitted.secret, join, init: None };
+                    let trust = Trust { secret: admitted.secret, join, init: None, advertise };
                     return self.begin(&trust, admitted.kept.as_ref());
                 }
                 // Another member would say the same.
@@ -262,7 +280,8 @@ pub fn keep_secret(config: &Config) -> anyhow::Result<()> {
         Some(trust) => trust.secret.clone(),
         None => hex(Secret::random()?.expose()),
     };
-    Ok(Trust { secret, join: Vec::new(), init: None }.write(&config.data_dir)?)
+    let advertise = config.trust.as_ref().and_then(|trust| trust.advertise.clone());
+    Ok(Trust { secret, join: Vec::new(), init: None, advertise }.write(&config.data_dir)?)
 }
 
 /// What is left of a membership that has ended: nothing but the old store, in a folder of its own.

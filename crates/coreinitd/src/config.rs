@@ -21,8 +21,8 @@ use etcd::EtcdApi;
 pub use etcd::{Backend, Etcd};
 use fleet_conf::FleetConf;
 
-use crate::keys;
 use crate::trust::Trust;
+use crate::{keys, lookup};
 
 /// The port for everything that daemons say to each other.
 pub const PORT: u16 = 7340;
@@ -179,6 +179,8 @@ pub struct Config {
     pub api_tls_listen: Option<String>,
     pub listen: String,
     pub advertise: Option<String>,
+    /// The same, only if the configuration says it.
+    pub advertise_told: Option<String>,
     pub bootstrap_expect: usize,
     pub join: Vec<String>,
     pub cluster_name: String,
@@ -238,7 +240,7 @@ impl Config {
         let etcd = etcd::read(flags, &file)?;
         let mut notes = fleet.notes;
         let join: Vec<String> = flags.join.clone().or(file.join).unwrap_or_default();
-        let join: Vec<String> = join.iter().map(|address| raft::with_port(address.trim(), PORT)).collect();
+        let join: Vec<String> = join.iter().map(|text| lookup::place(text)).collect();
         let bootstrap_expect = flags.bootstrap_expect.or(file.bootstrap_expect).unwrap_or(0);
         ensure!(
             bootstrap_expect == 0 || !join.is_empty(),
@@ -299,7 +301,9 @@ impl Config {
             None => std::fs::read_to_string("/etc/machine-id").context("cannot read /etc/machine-id")?,
         };
         let advertise = flags.advertise.clone().or(file.advertise);
-        let advertise = match advertise.map(|address| raft::with_port(&address, PORT)) {
+        let advertise_told = advertise.map(|address| raft::with_port(&address, PORT));
+        let by_hand_told = trust.as_ref().and_then(|trust| trust.advertise.clone());
+        let advertise = match advertise_told.clone().or(by_hand_told) {
             None if etcd.is_some() => own_address(&format!("0.0.0.0:{PORT}"), &[])
                 .inspect_err(|error| notes.push(format!("people are shown a loopback address: {error}")))
                 .ok(),
@@ -332,6 +336,7 @@ impl Config {
             api_tls_listen,
             listen,
             advertise,
+            advertise_told,
             bootstrap_expect,
             join,
             cluster_name: file.cluster_name.unwrap_or_else(|| "coreinit".into()),

@@ -13,6 +13,7 @@ pub mod http;
 mod keys;
 pub mod leader;
 pub mod leave;
+mod lookup;
 pub mod migrate;
 pub mod offline;
 pub mod presence;

@@ -13,6 +13,7 @@ use crate::backup;
 use crate::by_hand;
 use crate::config::{Config, Etcd};
 use crate::keys::offline_transport;
+use crate::lookup;
 use crate::run::kind;
 
 /// `file` is a path, or `-` for standard input. What people are told.
@@ -41,7 +42,7 @@ async fn into_store(
     replace: bool,
 ) -> anyhow::Result<String> {
     let transport = offline_transport(config)?;
-    if let Some((address, cluster)) = renewal::led(transport, &config.join).await {
+    if let Some((address, cluster)) = renewal::led(transport, &lookup::known(&config.join).await).await {
         bail!(
             "the machine at {address} is a member of cluster {cluster}, which has a leader: it and the \
              restored one would be two. Stop coreinitd on all of its machines first"

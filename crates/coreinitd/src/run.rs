@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use crate::by_hand::{self, Anew, ByHand, Closed};
 use crate::config::{Config, Engine, Etcd};
 use crate::keys::{KEPT_FILE, Keys};
+use crate::lookup::Names;
 use crate::signs::Signs;
 use crate::systemd::{DBus, UnitManager};
 use crate::{
@@ -351,6 +352,7 @@ fn options(config: &Config, version: &str) -> Options {
         advertise: config.advertise.clone(),
         bootstrap_expect: config.bootstrap_expect,
         join: config.join.clone(),
+        lookup: Arc::<Names>::default(),
         cluster_name: config.cluster_name.clone(),
         timing: Timing::default(),
         seed: None,
@@ -411,17 +413,21 @@ fn probe(config: &Config) -> Result<(), DiskError> {
 
 /// The answer comes when it is written down; the daemon is the cluster when it has begun anew.
 fn by_hand_init_hook(by_hand: Arc<ByHand>) -> http::InitCluster {
-    Arc::new(move |name| {
+    Arc::new(move |wish| {
         let by_hand = by_hand.clone();
-        Box::pin(async move { by_hand.init(name) })
+        Box::pin(async move { by_hand.init(wish) })
     })
 }
 
 fn init_hook(store: RaftStore) -> http::InitCluster {
-    Arc::new(move |name| {
+    Arc::new(move |wish| {
         let store = store.clone();
         Box::pin(async move {
-            store.init(name).await.map_err(|error| match error {
+            if wish.advertise.is_some() {
+                let reason = "this machine's configuration says where others reach it: set `advertise` there";
+                return Err(http::InitError::Failed { reason: reason.into() });
+            }
+            store.init(wish.name).await.map_err(|error| match error {
                 raft::InitError::Exists { id } => http::InitError::Exists { id },
                 raft::InitError::Failed { reason } => http::InitError::Failed { reason },
             })?;

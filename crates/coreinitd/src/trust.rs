@@ -24,6 +24,9 @@ pub struct Trust {
     /// The name of a cluster that is yet to be formed, of this machine alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<String>,
+    /// Where the others reach this machine, `HOST:PORT`, if somebody has said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
 }
 
 impl Trust {
@@ -86,7 +89,8 @@ mod tests {
     fn what_is_written_is_read_by_its_owner_only() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Trust::read(dir.path()).unwrap(), None);
-        let trust = Trust { secret: hex(b"\x00secret\xff"), join: vec!["a:1".into()], init: None };
+        let trust =
+            Trust { secret: hex(b"\x00secret\xff"), join: vec!["a:1".into()], init: None, advertise: None };
         trust.write(dir.path()).unwrap();
         assert_eq!(Trust::read(dir.path()).unwrap(), Some(trust.clone()));
         assert_eq!(fs::metadata(dir.path().join(FILE)).unwrap().mode() & 0o777, MODE);

@@ -28,6 +28,7 @@ async fn three_machines() {
             advertise: None,
             bootstrap_expect: 3,
             join: join.clone(),
+            lookup: std::sync::Arc::new(raft::AsWritten),
             cluster_name: "test".into(),
             timing: Timing::default(),
             seed: None,

@@ -34,6 +34,7 @@ async fn daemon(machine: &str, join: Vec<String>) -> Daemon {
         advertise: None,
         bootstrap_expect: 0,
         join,
+        lookup: std::sync::Arc::new(raft::AsWritten),
         cluster_name: "test".into(),
         timing: Timing::default(),
         seed: None,

@@ -74,6 +74,7 @@ async fn three(
             advertise: None,
             bootstrap_expect: 3,
             join: join.clone(),
+            lookup: std::sync::Arc::new(raft::AsWritten),
             cluster_name: "bench".into(),
             timing: Timing::default(),
             seed: None,

@@ -89,6 +89,7 @@ impl Machine {
             advertise: Some(address(self.number)),
             bootstrap_expect: self.expect,
             join: self.join.iter().copied().map(address).collect(),
+            lookup: std::sync::Arc::new(raft::AsWritten),
             cluster_name: "sim".into(),
             timing: Timing {
                 snapshot_entries: 60,

@@ -18,6 +18,9 @@ pub enum ClusterCommand {
         /// What the cluster is called
         #[arg(long)]
         name: Option<String>,
+        /// Where the other machines reach this one, HOST or HOST:PORT; for a machine with several networks
+        #[arg(long, value_name = "ADDRESS")]
+        advertise: Option<String>,
     },
     /// Make this machine a member of a cluster, by a token that one of its members has made
     Join(Join),
@@ -65,6 +68,10 @@ pub struct Join {
     /// Members of the cluster, HOST or HOST:PORT; the first that answers is asked
     #[arg(required = true, value_name = "ADDRESS")]
     pub addresses: Vec<String>,
+    /// Where the other machines reach this one, HOST or HOST:PORT; without it, it is the address that this
+    /// machine reaches the member from
+    #[arg(long, value_name = "ADDRESS")]
+    pub advertise: Option<String>,
 }
 
 #[derive(Debug, Args)]

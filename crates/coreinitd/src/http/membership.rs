@@ -30,7 +30,7 @@ const TTL_MAX: u64 = 10 * 366 * 86_400;
 pub trait Membership: Send + Sync + 'static {
     /// Shows the token to the first member that answers. When it was good, the daemon begins anew, as a
     /// machine that joins.
-    async fn join(&self, token: &str, addresses: &[String]) -> Result<(), String>;
+    async fn join(&self, wish: ClusterJoin) -> Result<(), String>;
     /// A new token for the cluster of this machine.
     fn make_token(&self) -> Result<MadeToken, String>;
     /// The beginning of a change of the cluster's authority, to that secret or to one that is made here.
@@ -80,7 +80,7 @@ async fn join(
     if join.addresses.is_empty() {
         return Err(Refusal::Invalid("no address of a member is given".into()));
     }
-    room.membership()?.join(&join.token, &join.addresses).await.map_err(Refusal::Nowhere)?;
+    room.membership()?.join(join).await.map_err(Refusal::Nowhere)?;
     Ok(Json(status_of(&room)))
 }
 

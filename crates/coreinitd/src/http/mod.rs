@@ -37,6 +37,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::v1::ClusterInit;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, header};
@@ -97,10 +98,10 @@ pub struct HttpParts {
     pub access: Access,
 }
 
-/// Forms a cluster of this machine alone, with that name if one is given. It returns when the store can be
+/// Forms a cluster of this machine alone, as it is wished. It returns when the store can be
 /// used.
 pub type InitCluster =
-    Arc<dyn Fn(Option<String>) -> BoxFuture<'static, Result<(), InitError>> + Send + Sync + 'static>;
+    Arc<dyn Fn(ClusterInit) -> BoxFuture<'static, Result<(), InitError>> + Send + Sync + 'static>;
 
 /// Why no cluster was formed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -215,7 +215,7 @@ async fn cluster_init(
 ) -> Result<Json<v1::Status>, Refusal> {
     expect_json(&headers)?;
     let init: v1::ClusterInit = decode_body(&body)?;
-    (room.parts.init)(init.name).await?;
+    (room.parts.init)(init).await?;
     Ok(Json(status_of(&room)))
 }
 

@@ -44,7 +44,9 @@ fn what_was_followed_outlives_a_crash() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         if by_hand {
-            Trust { secret: hex(&OLD), join: vec!["a:1".into()], init: None }.write(dir).unwrap();
+            Trust { secret: hex(&OLD), join: vec!["a:1".into()], init: None, advertise: None }
+                .write(dir)
+                .unwrap();
         }
         let begin = keys(dir, by_hand).rotation(Some(&NEW)).unwrap();
         assert!(keys(dir, by_hand).rotation(Some(&OLD)).is_err(), "it has that one");

@@ -37,7 +37,8 @@ pub fn machine(text: &str) -> MachineId {
 /// The parts that the room is built from, over that store. A cluster of the name `taken` exists already.
 pub fn parts(store: &Arc<MemoryStore>) -> HttpParts {
     let (init_store, store) = (store.clone(), store.clone() as Arc<dyn Store>);
-    let init = move |name: Option<String>| {
+    let init = move |wish: api::v1::ClusterInit| {
+        let name = wish.name;
         let store = init_store.clone();
         async move {
             if name.as_deref() == Some("taken") {

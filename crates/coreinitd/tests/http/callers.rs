@@ -153,7 +153,7 @@ async fn people_come_in_and_may_do_what_their_roles_may() {
     operator.batch(&batch()).await.unwrap();
     operator.set_schedulable(&machine("m1"), false).await.unwrap();
     let no = "this needs the role admin, and otto has the role operator";
-    told(operator.cluster_init(&ClusterInit { name: None }).await, no);
+    told(operator.cluster_init(&ClusterInit::default()).await, no);
     told(operator.invite(&ask("eve", PersonRole::Admin)).await, no);
     told(operator.uninvite(&name("ada")).await, no);
     let guest = admin.invite(&ask("gustav", PersonRole::Viewer)).await.unwrap();

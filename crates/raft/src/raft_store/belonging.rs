@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Shared;
 use crate::disk::Identity;
 use crate::forming::{self, Heard, Step};
+use crate::lookup;
 use crate::message::{Envelope, Hello, Refusal, Request, Response};
 use crate::node::Node;
 use crate::peers::CallError;
@@ -141,7 +142,7 @@ impl Shared {
                 continue;
             }
             let mut addresses = node.other_addresses();
-            addresses.extend(self.options.join.iter().cloned());
+            addresses.extend(self.join_addresses().await);
             for address in addresses {
                 if self.is_removed(node, &address).await {
                     tracing::error!("this machine was removed from the cluster");
@@ -183,17 +184,28 @@ impl Shared {
 
     async fn ask_all(&self) -> Vec<Heard> {
         let me = &self.hello(None);
-        let asked = self.options.join.iter().map(|address| async move {
-            let hello = self.peers.hello(address, Some(me), HELLO_TIMEOUT).await;
+        let places = lookup::all(&*self.options.lookup, &self.options.join).await;
+        let asked = places.into_iter().map(|place| async move {
+            let address = match place {
+                Ok(address) => address,
+                Err((place, why)) => return Heard { address: place, hello: Err(why) },
+            };
+            let hello = self.peers.hello(&address, Some(me), HELLO_TIMEOUT).await;
             let hello = hello.map_err(|error| match error {
                 CallError::Unreachable { source, .. } | CallError::NoAnswer { source, .. } => {
                     source.to_string()
                 }
                 refused @ CallError::Refused { .. } => refused.to_string(),
             });
-            Heard { address: address.clone(), hello }
+            Heard { address, hello }
         });
         futures::future::join_all(asked).await
+    }
+
+    /// Where the machines of `join` are, as far as that is known.
+    pub(super) async fn join_addresses(&self) -> Vec<String> {
+        let places = lookup::all(&*self.options.lookup, &self.options.join).await;
+        places.into_iter().filter_map(Result::ok).collect()
     }
 
     async fn join(&self, cluster: &str, mut addresses: Vec<String>) -> Result<Identity, NotTaken> {

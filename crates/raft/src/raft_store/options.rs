@@ -1,6 +1,10 @@
 //! What a store has to be told, and why it may have formed no cluster.
 
+use std::sync::Arc;
+
 use cluster::MachineId;
+
+use crate::lookup::Lookup;
 
 /// What a node has to know.
 #[derive(Clone, Debug)]
@@ -13,8 +17,9 @@ pub struct Options {
     pub advertise: Option<String>,
     /// How many machines found the cluster; 0 waits for [`super::RaftStore::init`] or for a cluster to join.
     pub bootstrap_expect: usize,
-    /// The machines to found or join a cluster with, `HOST:PORT`.
+    /// The machines to found or join a cluster with: places that `lookup` knows.
     pub join: Vec<String>,
+    pub lookup: Arc<dyn Lookup>,
     pub cluster_name: String,
     pub timing: Timing,
     /// Decides all of openraft's chance; for simulations.

@@ -65,7 +65,8 @@ impl Shared {
     /// Asks everybody who may know; the text says what to do.
     async fn successor(&self, identity: &Identity, members: &[String]) -> Option<String> {
         let founders = identity.founders.iter().map(|founder| &founder.address);
-        let all: BTreeSet<&String> = self.options.join.iter().chain(founders).chain(members).collect();
+        let join = self.join_addresses().await;
+        let all: BTreeSet<&String> = join.iter().chain(founders).chain(members).collect();
         let others = all.into_iter().filter(|address| **address != self.address);
         let me = &self.hello(None);
         let asked = others.map(|address| async move {

@@ -55,6 +55,7 @@ impl Machine {
             advertise: None,
             bootstrap_expect: 0,
             join: join.iter().map(|address| address.to_string()).collect(),
+            lookup: std::sync::Arc::new(raft::AsWritten),
             cluster_name: "test".into(),
             timing,
             seed: None,
