@@ -23,15 +23,16 @@ pub async fn run(
     mut stop: watch::Receiver<bool>,
 ) {
     let mut states = store.state();
+    let mut told = None;
     loop {
         let cluster = states.borrow_and_update().cluster.clone();
-        let due = cluster.and_then(|cluster| {
-            keys.follow(&cluster, &machine).unwrap_or_else(|error| {
-                let error = format!("{error:#}");
-                tracing::error!(error, "this machine cannot follow the change of the cluster's authority");
-                None
-            })
-        });
+        let followed = cluster.map_or(Ok(None), |cluster| keys.follow(&cluster, &machine));
+        let trouble = followed.as_ref().err().map(|error| format!("{error:#}"));
+        if let Some(error) = trouble.as_ref().filter(|_| trouble != told) {
+            tracing::error!(error, "this machine cannot follow the change of the cluster's authority");
+        }
+        told = trouble;
+        let due = followed.unwrap_or_default();
         if let Some((number, phase)) = due {
             let confirm = RotationStep::Confirm { machine: machine.clone(), number, phase };
             let proposing = store.propose(vec![Command::Rotate(confirm)], Instant::now() + PROPOSE_TIMEOUT);
@@ -47,7 +48,7 @@ pub async fn run(
         tokio::select! {
             // Cancel-safe: all of these only wait.
             changed = states.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(RETRY), if due.is_some() => {}
+            () = tokio::time::sleep(RETRY), if due.is_some() || told.is_some() => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }
