@@ -40,7 +40,9 @@ pub use record::{
     Observed, Token, Unit,
 };
 pub use relocate::{MoveRefused, Relocation, move_unit, rebalance};
-pub use requirement::{RequirementError, Requirements, Warning, is_global, launch_states, validate};
+pub use requirement::{
+    OptionName, RequirementError, Requirements, Warning, is_global, launch_states, option_names, validate,
+};
 pub use schedule::{Decision, Schedule, Scheduler, Unplaced, schedule};
 pub use state::{ClusterState, differences};
 pub use unit_file::{UNIT_FILE_BYTES_MAX, UnitFile, UnitFileError, UnitHash, UnitOption};

@@ -22,3 +22,4 @@ pub mod run;
 pub mod signs;
 pub mod systemd;
 mod trust;
+pub mod version;
