@@ -17,6 +17,10 @@ need python3 python3
 need protoc protobuf-compiler
 need etcd etcd-server
 need etcdctl etcd-client
+# A bare Debian, into which packages are installed.
+need debootstrap debootstrap
+need dpkg-deb dpkg
+need readelf binutils
 [ -e /usr/include/google/protobuf/empty.proto ] || missing+=(libprotobuf-dev)
 [ -e /lib/systemd/systemd ] || missing+=(systemd)
 [ -e /usr/share/doc/libc6-dev ] || missing+=(libc6-dev)

@@ -63,6 +63,11 @@ impl Cluster {
         cluster
     }
 
+    /// The cluster that comes to be on a rack, by whatever is done there. Nothing is put on the hosts.
+    pub fn on(rack: Arc<Rack>) -> Cluster {
+        Cluster { rack, programs: tempfile::tempdir().expect("a directory") }
+    }
+
     /// Puts the daemon on a host, configured like all the others, and starts it.
     #[track_caller]
     fn install(&self, host: &str) {
@@ -321,7 +326,7 @@ fn configuration(hosts: &[String]) -> String {
 }
 
 /// The folder with the programs, built first unless `COREINIT_PROGRAMS` names a folder that has them.
-fn programs_built() -> PathBuf {
+pub fn programs_built() -> PathBuf {
     if let Ok(folder) = std::env::var("COREINIT_PROGRAMS") {
         return folder.into();
     }

@@ -17,6 +17,8 @@ pub struct Rack {
     name: String,
     /// More options for systemd-nspawn, such as directories to bind.
     nspawn: String,
+    /// What is below every host's own files; without it, this machine's own.
+    base: Option<PathBuf>,
     hosts: Vec<String>,
     /// Held as long as the rack stands: nobody else may use its name.
     _lock: File,
@@ -34,11 +36,16 @@ impl Rack {
     /// A rack of `count` hosts, all booted. What an earlier run under the same name left behind is swept
     /// first; a rack of that name that is in use is an error.
     pub fn up(name: &str, count: usize, nspawn: &str) -> Rack {
+        Rack::up_on(None, name, count, nspawn)
+    }
+
+    /// The same, of hosts that have nothing but what is in a folder, such as a Debian of debootstrap's.
+    pub fn up_on(base: Option<PathBuf>, name: &str, count: usize, nspawn: &str) -> Rack {
         let path = format!("/run/lock/{name}-rack.lock");
         let lock = File::create(&path).unwrap_or_else(|e| panic!("{path}: {e}; the rack needs root"));
         lock.try_lock().unwrap_or_else(|e| panic!("{path}: {e}; set HX_NAME to another name for the rack"));
         let hosts = (1..=count).map(|n| format!("h{n}")).collect();
-        let rack = Rack { name: name.into(), nspawn: nspawn.into(), hosts, _lock: lock };
+        let rack = Rack { name: name.into(), nspawn: nspawn.into(), base, hosts, _lock: lock };
         rack.script(&["down"]);
         rack.script(&["up", &count.to_string()]);
         rack
@@ -73,6 +80,7 @@ impl Rack {
             .args(arguments)
             .env("HX_NAME", &self.name)
             .env("HX_NSPAWN", &self.nspawn)
+            .env("HX_ROOTFS", self.base.as_deref().unwrap_or(Path::new("/")))
             .stdin(Stdio::null())
             .output()
             .expect("tests/rack/hosts.sh can be run");

@@ -9,6 +9,8 @@ use sha1::{Digest, Sha1};
 
 /// Ends in the version of the layout.
 const MAGIC: &[u8; 8] = b"corebkp1";
+/// That version.
+pub const FORMAT: u8 = MAGIC[7] - b'0';
 const MAGIC_OF_ANY: &[u8] = b"corebkp";
 const SUM_BYTES: usize = 20;
 /// Some hundred are used.

@@ -41,7 +41,9 @@ pub use record::{
     Observed, Token, Unit,
 };
 pub use relocate::{MoveRefused, Relocation, move_unit, rebalance};
-pub use requirement::{RequirementError, Requirements, Warning, is_global, launch_states, validate};
+pub use requirement::{
+    OptionName, RequirementError, Requirements, Warning, is_global, launch_states, option_names, validate,
+};
 pub use rotation::{Rotation, RotationPhase, RotationStep};
 pub use schedule::{Decision, Schedule, Scheduler, Unplaced, schedule};
 pub use state::{ClusterState, differences};

@@ -10,7 +10,7 @@ mod key;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::key::Key;
-pub use self::key::Warning;
+pub use self::key::{OptionName, Warning};
 use crate::glob::Glob;
 use crate::need::{Memory, Need, bytes, cpu_millis, memory};
 use crate::unit_file::OUR_SECTIONS;
@@ -63,6 +63,11 @@ pub fn validate(name: &UnitName, file: &UnitFile) -> Result<Vec<Warning>, Requir
     }
     Requirements::of(name, file)?;
     Ok(key::warnings(name, file))
+}
+
+/// Every option of `[X-Coreinit]`, `[X-Fleet]` and `[X-Flt]`, in all spellings.
+pub fn option_names() -> &'static [OptionName] {
+    &key::OPTIONS
 }
 
 /// One value, with the place it came from for error texts.

@@ -126,7 +126,7 @@ pub enum Command {
         /// Put its output where the shell looks, such as /etc/bash_completion.d/corectl
         shell: CompletionShell,
     },
-    /// Print the version
+    /// Print the version, the commit, and the formats that are read and written
     Version,
     /// Carry standard input and output to a Unix socket
     #[command(hide = true)]

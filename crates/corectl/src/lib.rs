@@ -42,6 +42,7 @@ mod stop;
 mod token;
 mod tunnel;
 mod verdict;
+mod version;
 mod wait;
 mod wish;
 
@@ -91,7 +92,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
             return Ok(Exit::Code(2));
         }
         Command::Version => {
-            output::line(&format!("corectl {}", env!("CARGO_PKG_VERSION")));
+            version::run();
             return Ok(Exit::Done);
         }
         _ => {}

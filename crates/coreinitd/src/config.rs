@@ -4,6 +4,7 @@
 mod address;
 mod etcd;
 mod fleet_conf;
+pub mod keys;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -36,7 +37,7 @@ const CONFIG_PATH: &str = "/etc/coreinit/coreinitd.toml";
 
 /// systemd at the level of the cluster: the daemon of one machine.
 #[derive(Clone, Debug, Default, Parser)]
-#[command(name = "coreinitd", version)]
+#[command(name = "coreinitd", version, long_version = crate::version::long())]
 pub struct Flags {
     /// The configuration file [default: /etc/coreinit/coreinitd.toml, if it exists]
     #[arg(long, env = "COREINIT_CONFIG", value_name = "PATH")]

@@ -25,3 +25,4 @@ pub mod run;
 pub mod signs;
 pub mod systemd;
 mod trust;
+pub mod version;

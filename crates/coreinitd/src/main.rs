@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 /// Runs this program anew in the place of this process. Where systemd has handed sockets over, it does that
 /// (`Restart=always`), since they are closed by now.
 fn again() -> std::process::ExitCode {
-    if std::env::var_os("LISTEN_FDS").is_some() {
+    if coreinitd::http::is_handed_over() {
         return std::process::ExitCode::SUCCESS;
     }
     let arguments: Vec<_> = std::env::args_os().collect();

@@ -261,8 +261,8 @@ async fn serve(
         Some(room) = rooms.join_next() => Err(anyhow::anyhow!("a part of it ended by itself: {room:?}")),
         Some(room) = agent.join_next() => Err(anyhow::anyhow!("a part of it ended by itself: {room:?}")),
     };
-    // systemd takes a daemon that says so for one that is about to exit, and kills one that goes on.
-    if !matches!(ended, Ok(Some(_))) {
+    // Whoever has said so and begins anew in the same process is killed by systemd for not ending.
+    if !matches!(ended, Ok(Some(_))) || http::is_handed_over() {
         notify(&[NotifyState::Stopping]);
     }
     stop_agent.send_replace(true);

@@ -11,6 +11,7 @@ mod behind;
 mod by_hand;
 mod callers;
 mod damage;
+mod demo;
 mod etcd;
 mod fleetctl;
 mod health;
@@ -19,6 +20,7 @@ mod kills;
 mod kinds;
 mod loss;
 mod many;
+mod packages;
 mod placing;
 mod quorum;
 mod refused;
@@ -31,6 +33,7 @@ mod trouble;
 mod twin;
 mod upgrade;
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
@@ -84,6 +87,12 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("a_global_unit_is_on_machines_that_come_later", joining::a_global_unit_is_on_machines_that_come_later),
 ];
 
+/// With hosts of their own.
+const ALONE: &[(&str, fn())] = &[
+    ("the_readme_is_true", packages::the_readme_is_true),
+    ("the_readmes_demo_runs", demo::the_readmes_demo_runs),
+];
+
 /// Brought up by the first test that needs it.
 static CLUSTER: Mutex<Option<Cluster>> = Mutex::new(None);
 
@@ -91,7 +100,8 @@ fn main() -> ExitCode {
     // One rack, one test at a time: they pull each other's cables.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     let trials = SCENARIOS.iter().map(|(name, scenario)| Trial::test(*name, move || run(*scenario)));
-    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    let alone = ALONE.iter().map(|(name, scenario)| Trial::test(*name, move || run_alone(*scenario)));
+    let conclusion = libtest_mimic::run(&arguments, trials.chain(alone).collect());
     drop(CLUSTER.lock().unwrap_or_else(PoisonError::into_inner).take());
     conclusion.exit_code()
 }
@@ -106,10 +116,17 @@ fn run(scenario: Scenario) -> Result<(), Failed> {
             *slot = Some(cluster);
             Ok(())
         }
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
-            Err(format!("{}\n{}", text.unwrap_or_default(), cluster.last_words()).into())
-        }
+        Err(panic) => Err(format!("{}\n{}", text_of(&*panic), cluster.last_words()).into()),
     }
+}
+
+/// Runs one that brings up what it needs; what stands is taken down first.
+fn run_alone(scenario: fn()) -> Result<(), Failed> {
+    drop(CLUSTER.lock().unwrap_or_else(PoisonError::into_inner).take());
+    catch_unwind(scenario).map_err(|panic| text_of(&*panic).into())
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string())).unwrap_or_default()
 }

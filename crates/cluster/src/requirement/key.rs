@@ -7,7 +7,7 @@ use crate::unit_file::OUR_SECTIONS;
 use crate::{UnitFile, UnitName};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Key {
+pub(crate) enum Key {
     MachineId,
     ConditionMachineId,
     ConditionMachineBootId,
@@ -36,48 +36,184 @@ pub(super) enum Key {
 /// `X-MachineMetadataregion=us` was how coreinit wrote down `start --require region=us`.
 const METADATA_WITH_KEY: &str = "X-MachineMetadata";
 
-/// What is written today.
-const NAMES: [&str; 10] = [
-    "MachineID",
-    "MachineOf",
-    "MachineMetadata",
-    "Conflicts",
-    "Global",
-    "Replaces",
-    "PreferMetadata",
-    "Spread",
-    "MemoryReservation",
-    "CPUReservation",
+/// An option of our sections. The table of them is all that there is: what is read, what is offered instead
+/// of a slip, and what the documentation lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OptionName {
+    pub name: &'static str,
+    key: Key,
+    /// It is an older way to write this option.
+    pub today: Option<&'static str>,
+    /// How values look.
+    pub value: &'static str,
+    /// What it does, in Markdown.
+    pub meaning: &'static str,
+}
+
+const fn now(name: &'static str, key: Key, value: &'static str, meaning: &'static str) -> OptionName {
+    OptionName { name, key, today: None, value, meaning }
+}
+
+const fn old(
+    name: &'static str,
+    key: Key,
+    today: &'static str,
+    value: &'static str,
+    meaning: &'static str,
+) -> OptionName {
+    OptionName { name, key, today: Some(today), value, meaning }
+}
+
+/// What is written today comes first.
+pub(super) const OPTIONS: [OptionName; 20] = [
+    now(
+        "MachineID",
+        Key::MachineId,
+        "a machine's id, or its first eight characters",
+        "Only on this machine. The first one counts. Not with `Global` or `Replaces`.",
+    ),
+    now(
+        "MachineOf",
+        Key::MachineOf,
+        "a unit",
+        "On the machine of that unit, wherever that is, and along with it when it moves. May be given \
+         several times: all of them share a machine. Not with `Global`.",
+    ),
+    now(
+        "MachineMetadata",
+        Key::MachineMetadata,
+        "`KEY=VALUE`, several in quotes: `\"disk=ssd\" \"region=eu\"`",
+        "Only on machines whose metadata say so. Several values of one key: any of them will do. \
+         Several keys: all of them are required.",
+    ),
+    now(
+        "Conflicts",
+        Key::Conflicts,
+        "names of units, blanks between them, also with `*`, `?` and `[abc]`",
+        "Never on a machine with one of these. It holds in both directions, and does not hold against \
+         the unit itself. Not with `Replaces`.",
+    ),
+    now(
+        "Global",
+        Key::Global,
+        "`true`",
+        "On every machine that suits it, also on those that come later. The last one counts. Not with \
+         `MachineID`, `MachineOf` or `Replaces`.",
+    ),
+    now(
+        "Replaces",
+        Key::Replaces,
+        "names of units, as of `Conflicts`",
+        "Takes the machine of one of these, which moves to another one. Where no other takes that, \
+         this unit waits.",
+    ),
+    now(
+        "PreferMetadata",
+        Key::PreferMetadata,
+        "`KEY=VALUE`, several in quotes",
+        "The more of these a machine has, the better. A wish: without such a machine, any other will do.",
+    ),
+    now(
+        "Spread",
+        Key::Spread,
+        "a key of the metadata",
+        "Spreads the instances of a template over the values of that key, such as `zone`. Only in \
+         templates and instances.",
+    ),
+    now(
+        "MemoryReservation",
+        Key::MemoryReservation,
+        "`512M`, `1.5G`, `10%`",
+        "So much of a machine's memory has to be free of other reservations. Counts instead of \
+         `MemoryMax=` and `MemoryHigh=`.",
+    ),
+    now(
+        "CPUReservation",
+        Key::CpuReservation,
+        "`1.5` or `150%`: processors",
+        "So much of a machine's processors has to be free of other reservations. Counts instead of \
+         `CPUQuota=`.",
+    ),
+    old(
+        "X-ConditionMachineID",
+        Key::ConditionMachineId,
+        "MachineID",
+        "the same",
+        "fleet 0.3 to 0.7. `MachineID` goes before it.",
+    ),
+    old(
+        "X-ConditionMachineBootID",
+        Key::ConditionMachineBootId,
+        "MachineID",
+        "the same",
+        "fleet before 0.3, the first coreinit. The two above go before it.",
+    ),
+    old(
+        "X-ConditionMachineOf",
+        Key::MachineOf,
+        "MachineOf",
+        "the same",
+        "fleet before 0.8, the first coreinit.",
+    ),
+    old(
+        "X-ConditionMachineMetadata",
+        Key::MachineMetadata,
+        "MachineMetadata",
+        "the same",
+        "fleet before 0.8. Also with the key in the name, as the first coreinit wrote down `start \
+         --require`: `X-MachineMetadataregion=eu`.",
+    ),
+    old("X-Conflicts", Key::Conflicts, "Conflicts", "the same", "fleet before 0.8, the first coreinit."),
+    old("X-Coreinit-Peers", Key::Peers, "MachineOf", "units, commas between them", "The first coreinit."),
+    old(
+        "X-Coreinit-Provides",
+        Key::Provides,
+        "Conflicts",
+        "roles, commas between them",
+        "The first coreinit. A role has an effect with `X-Coreinit-MachineSingleton` only.",
+    ),
+    old(
+        "X-Coreinit-MachineSingleton",
+        Key::MachineSingleton,
+        "Conflicts",
+        "`true`",
+        "The first coreinit. Two such units with a role in common never share a machine.",
+    ),
+    old(
+        "X-MemoryReservation",
+        Key::MemoryReservationMb,
+        "MemoryReservation",
+        "megabytes",
+        "fleet 0.5 to 0.7. `MemoryReservation` goes before it.",
+    ),
+    old(
+        "X-CoresReservation",
+        Key::CoresReservation,
+        "CPUReservation",
+        "hundredths of a processor",
+        "fleet 0.5 to 0.7. `CPUReservation` goes before it.",
+    ),
 ];
+
+/// fleet 0.5 to 0.7 had it; a warning says that it has no effect.
+const DISK_RESERVATION: &str = "X-DiskReservation";
+
+/// The options of today.
+fn names() -> impl Iterator<Item = &'static str> {
+    OPTIONS.iter().filter(|option| option.today.is_none()).map(|option| option.name)
+}
 
 impl Key {
     /// The option of that name, and the metadata key that is part of the name, if one is.
     pub(super) fn named(name: &str) -> Option<(Key, Option<&str>)> {
-        let key = match name {
-            "MachineID" => Key::MachineId,
-            "X-ConditionMachineID" => Key::ConditionMachineId,
-            "X-ConditionMachineBootID" => Key::ConditionMachineBootId,
-            "MachineOf" | "X-ConditionMachineOf" => Key::MachineOf,
-            "X-Coreinit-Peers" => Key::Peers,
-            "MachineMetadata" | "X-ConditionMachineMetadata" => Key::MachineMetadata,
-            "Conflicts" | "X-Conflicts" => Key::Conflicts,
-            "Global" => Key::Global,
-            "Replaces" => Key::Replaces,
-            "X-Coreinit-Provides" => Key::Provides,
-            "X-Coreinit-MachineSingleton" => Key::MachineSingleton,
-            "PreferMetadata" => Key::PreferMetadata,
-            "Spread" => Key::Spread,
-            "MemoryReservation" => Key::MemoryReservation,
-            "CPUReservation" => Key::CpuReservation,
-            "X-MemoryReservation" => Key::MemoryReservationMb,
-            "X-CoresReservation" => Key::CoresReservation,
-            "X-DiskReservation" => Key::DiskReservation,
-            _ => {
-                let key = name.strip_prefix(METADATA_WITH_KEY).filter(|key| !key.is_empty())?;
-                return Some((Key::MachineMetadata, Some(key)));
-            }
-        };
-        Some((key, None))
+        if let Some(option) = OPTIONS.iter().find(|option| option.name == name) {
+            return Some((option.key, None));
+        }
+        if name == DISK_RESERVATION {
+            return Some((Key::DiskReservation, None));
+        }
+        let key = name.strip_prefix(METADATA_WITH_KEY).filter(|key| !key.is_empty())?;
+        Some((Key::MachineMetadata, Some(key)))
     }
 }
 
@@ -163,10 +299,10 @@ fn hint(name: &str) -> Option<&'static str> {
     let plain = plain.strip_prefix("Coreinit-").unwrap_or(plain);
     let plain = plain.strip_prefix("Condition").unwrap_or(plain);
     let old = OLD.iter().find(|(old, _)| old.eq_ignore_ascii_case(plain)).map(|(_, now)| *now);
-    old.or_else(|| NAMES.into_iter().find(|known| known.eq_ignore_ascii_case(plain))).or_else(|| {
+    old.or_else(|| names().find(|known| known.eq_ignore_ascii_case(plain))).or_else(|| {
         // One letter wrong in a short name, two in a long one.
         let distance = |known: &&str| edits(&plain.to_ascii_lowercase(), &known.to_ascii_lowercase());
-        let near = NAMES.into_iter().min_by_key(distance)?;
+        let near = names().min_by_key(distance)?;
         (distance(&near) <= near.len() / 5).then_some(near)
     })
 }

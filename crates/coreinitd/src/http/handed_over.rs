@@ -27,6 +27,11 @@ pub fn handed_over() -> Result<Vec<Door>, ListenError> {
     .collect()
 }
 
+/// Whether systemd holds sockets of this process, and hands them over again when it starts the next one.
+pub fn is_handed_over() -> bool {
+    std::env::var_os("LISTEN_FDS").is_some()
+}
+
 /// The socket's address tells its kind.
 fn door(fd: OwnedFd) -> Option<Door> {
     let unix = UnixListener::from(fd);

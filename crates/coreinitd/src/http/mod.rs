@@ -58,11 +58,12 @@ use patience::{LEADERLESS_MAX, Leaderless, Watcher};
 use view::Placement;
 
 pub use caller::Caller;
-pub use handed_over::handed_over;
+pub use handed_over::{handed_over, is_handed_over};
 pub use journal::{AskMachine, JOURNALS_MAX, Question, Words};
 pub use listen::{DOORS_MAX, Door, ListenError, SOCKET_GROUP, bind, bind_tcp};
 pub use membership::{MadeToken, Membership};
 pub use people::{Access, Inviting, IssuePerson};
+pub use roles::requests;
 
 /// Of one whole request: a batch of several hundred ordinary unit files, or some of the largest.
 pub const BODY_BYTES_MAX: usize = 16 << 20;

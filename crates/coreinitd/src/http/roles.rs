@@ -63,6 +63,12 @@ const TABLE: &[(&str, &str, PersonRole)] = &[
     ("PATCH", "/fleet/v1/machines", Operator),
 ];
 
+/// Every request that is served: its method, its route, and the least role that may make it. fleet's API is
+/// listed under its last prefix.
+pub fn requests() -> impl Iterator<Item = (&'static str, &'static str, PersonRole)> {
+    TABLE.iter().copied()
+}
+
 /// What a request takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Need {
