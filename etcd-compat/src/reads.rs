@@ -14,6 +14,8 @@ pub struct Reads {
     pub all_assignments: bool,
     /// Every machine, those to come too.
     pub all_machines: bool,
+    /// Every group of the reboot lock, those to come too.
+    pub all_reboot_groups: bool,
 }
 
 /// What `apply` looks at for this command.
@@ -47,11 +49,16 @@ pub fn reads(command: &Command) -> Reads {
             vec![Key::Person(name.clone())]
         }
         Command::RaiseFeatureLevel { .. } => vec![Key::Cluster],
+        Command::RebootLock { group, .. } => vec![Key::RebootGroup(group.clone())],
     };
     Reads {
         keys,
         all_assignments: matches!(command, Command::RemoveMachine { .. } | Command::Expel { .. }),
-        all_machines: matches!(command, Command::RaiseFeatureLevel { .. }),
+        all_machines: matches!(command, Command::RaiseFeatureLevel { .. } | Command::RebootLock { .. }),
+        all_reboot_groups: matches!(
+            command,
+            Command::Assign { .. } | Command::MoveUnit { .. } | Command::RebootLock { .. }
+        ),
     }
 }
 
@@ -79,7 +86,8 @@ pub fn is_leaders(command: &Command) -> bool {
         | Command::Expel { .. }
         | Command::Readmit { .. }
         | Command::InvitePerson { .. }
-        | Command::RemovePerson { .. } => false,
+        | Command::RemovePerson { .. }
+        | Command::RebootLock { .. } => false,
     }
 }
 
@@ -106,6 +114,7 @@ mod tests {
                 let all = match key {
                     Key::Assignment(_) => reads.all_assignments,
                     Key::Machine(_) => reads.all_machines,
+                    Key::RebootGroup(_) => reads.all_reboot_groups,
                     _ => false,
                 };
                 if all || reads.keys.contains(&key) {

@@ -22,7 +22,9 @@ use crate::by_hand::{self, Anew, ByHand, Closed};
 use crate::config::{Config, Engine, Etcd};
 use crate::signs::Signs;
 use crate::systemd::{DBus, UnitManager};
-use crate::{agent, asking, capacity, clocks, disk_watch, http, keys, leader, leave, presence, trust};
+use crate::{
+    agent, asking, capacity, clocks, disk_watch, http, keys, leader, leave, presence, reboot, trust,
+};
 
 /// The work of handing over the lead is given so long at a planned stop.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -198,6 +200,7 @@ async fn serve(
         }
     });
     rooms.spawn(leader::run(dynamic.clone(), config.machine_lost_after, signs.clone(), stopping.clone()));
+    rooms.spawn(reboot::run(dynamic.clone(), stopping.clone()));
     rooms.spawn(disk_watch::run(config.data_dir.clone(), signs.clone(), stopping.clone()));
     let capacity = capacity::read(Path::new("/proc"));
     let info = MachineInfo {

@@ -63,6 +63,9 @@ pub struct Join {
     /// Members of the cluster, HOST or HOST:PORT; the first that answers is asked
     #[arg(required = true, value_name = "ADDRESS")]
     pub addresses: Vec<String>,
+    /// Do nothing if the machine is a member of a cluster already
+    #[arg(long)]
+    pub unless_member: bool,
 }
 
 #[derive(Debug, Args)]

@@ -60,7 +60,7 @@ impl Room {
         self.parts.membership.as_deref().ok_or_else(|| Refusal::Nowhere(none.into()))
     }
 
-    async fn propose_one(&self, command: Command) -> Result<(), Refusal> {
+    pub(super) async fn propose_one(&self, command: Command) -> Result<(), Refusal> {
         let committed = self.propose(vec![command]).await?;
         committed.outcomes.into_iter().next().transpose()?;
         Ok(())
