@@ -14,6 +14,8 @@ pub struct Reads {
     pub all_assignments: bool,
     /// Every machine, those to come too.
     pub all_machines: bool,
+    /// Every group of the reboot lock, those to come too.
+    pub all_reboot_groups: bool,
 }
 
 /// What `apply` looks at for this command.
@@ -47,13 +49,20 @@ pub fn reads(command: &Command) -> Reads {
             vec![Key::Person(name.clone())]
         }
         Command::RaiseFeatureLevel { .. } | Command::Rotate(_) => vec![Key::Cluster],
+        Command::RebootLock { group, .. } => vec![Key::RebootGroup(group.clone())],
     };
     Reads {
         keys,
         all_assignments: matches!(command, Command::RemoveMachine { .. } | Command::Expel { .. }),
         all_machines: matches!(
             command,
-            Command::RaiseFeatureLevel { .. } | Command::Rotate(RotationStep::Advance { .. })
+            Command::RaiseFeatureLevel { .. }
+                | Command::RebootLock { .. }
+                | Command::Rotate(RotationStep::Advance { .. })
+        ),
+        all_reboot_groups: matches!(
+            command,
+            Command::Assign { .. } | Command::MoveUnit { .. } | Command::RebootLock { .. }
         ),
     }
 }
@@ -84,7 +93,8 @@ pub fn is_leaders(command: &Command) -> bool {
         | Command::Readmit { .. }
         | Command::InvitePerson { .. }
         | Command::RemovePerson { .. }
-        | Command::Rotate(_) => false,
+        | Command::Rotate(_)
+        | Command::RebootLock { .. } => false,
     }
 }
 
@@ -111,6 +121,7 @@ mod tests {
                 let all = match key {
                     Key::Assignment(_) => reads.all_assignments,
                     Key::Machine(_) => reads.all_machines,
+                    Key::RebootGroup(_) => reads.all_reboot_groups,
                     _ => false,
                 };
                 if all || reads.keys.contains(&key) {

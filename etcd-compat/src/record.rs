@@ -4,7 +4,7 @@
 
 use cluster::{
     Assignment, Change, Cluster, DesiredState, Expelled, Generation, Machine, MachineId, Observed, Person,
-    PersonName, Revision, Token, Unit, UnitFile, UnitName,
+    PersonName, RebootGroup, RebootGroupName, Revision, Token, Unit, UnitFile, UnitName,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,7 @@ pub enum Key {
     Token(String),
     Expelled(MachineId),
     Person(PersonName),
+    RebootGroup(RebootGroupName),
 }
 
 impl Key {
@@ -41,6 +42,7 @@ impl Key {
             Key::Token(id) => format!("tokens/{id}"),
             Key::Expelled(machine) => format!("expelled/{machine}"),
             Key::Person(name) => format!("people/{name}"),
+            Key::RebootGroup(name) => format!("reboot/{name}"),
         }
     }
 
@@ -58,6 +60,7 @@ impl Key {
             }
             Some(("expelled", id)) => Some(Key::Expelled(machine(id)?)),
             Some(("people", name)) => Some(Key::Person(PersonName::new(name).ok()?)),
+            Some(("reboot", name)) => Some(Key::RebootGroup(RebootGroupName::new(name).ok()?)),
             Some(("observed", rest)) => {
                 let (name, id) = rest.rsplit_once('/')?;
                 Some(Key::Observed(unit(name)?, machine(id)?))
@@ -77,6 +80,7 @@ impl Key {
             Key::Token(id) => Some(Change::Token(id, None)),
             Key::Expelled(id) => Some(Change::Expelled(id, None)),
             Key::Person(name) => Some(Change::Person(name, None)),
+            Key::RebootGroup(name) => Some(Change::RebootGroup(name, None)),
         }
     }
 }
@@ -129,6 +133,7 @@ pub fn encode(change: &Change) -> (Key, Option<Vec<u8>>) {
         Change::Token(id, new) => (Key::Token(id.clone()), new.as_ref().map(value)),
         Change::Expelled(id, new) => (Key::Expelled(id.clone()), new.as_ref().map(value)),
         Change::Person(name, new) => (Key::Person(name.clone()), new.as_ref().map(value)),
+        Change::RebootGroup(name, new) => (Key::RebootGroup(name.clone()), new.as_ref().map(value)),
     }
 }
 
@@ -153,6 +158,7 @@ pub fn decode(key: &Key, bytes: Option<&[u8]>, at: Revision) -> Result<Change, R
         Key::Token(id) => Change::Token(id, Some(read::<Token>(key, bytes)?)),
         Key::Expelled(id) => Change::Expelled(id, Some(read::<Expelled>(key, bytes)?)),
         Key::Person(name) => Change::Person(name, Some(read::<Person>(key, bytes)?)),
+        Key::RebootGroup(name) => Change::RebootGroup(name, Some(read::<RebootGroup>(key, bytes)?)),
     })
 }
 
@@ -178,6 +184,8 @@ pub fn records(state: &cluster::ClusterState) -> impl Iterator<Item = Change> {
     let expelled = state.expelled.iter();
     let expelled = expelled.map(|(id, e)| Change::Expelled(id.clone(), Some((**e).clone())));
     let people = state.people.iter().map(|(name, p)| Change::Person(name.clone(), Some((**p).clone())));
+    let groups = state.reboot_groups.iter();
+    let groups = groups.map(|(name, g)| Change::RebootGroup(name.clone(), Some((**g).clone())));
     cluster
         .chain(units)
         .chain(assignments)
@@ -186,6 +194,7 @@ pub fn records(state: &cluster::ClusterState) -> impl Iterator<Item = Change> {
         .chain(tokens)
         .chain(expelled)
         .chain(people)
+        .chain(groups)
 }
 
 #[cfg(test)]

@@ -58,6 +58,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const ROOMS: &[(&str, &str, &[&str])] = &[
     ("zbus", "coreinitd", &["crates/coreinitd/src/systemd"]),
     ("zbus_systemd", "coreinitd", &["crates/coreinitd/src/systemd"]),
+    ("serde-saphyr", "coreinitd", &["crates/coreinitd/src/cloud_config", "crates/corectl/src/generate"]),
     ("axum", "coreinitd", &["crates/coreinitd/src/http", "crates/coreinitd/tests/http"]),
     ("openraft", "raft", &["crates/raft"]),
     ("openraft-rt", "raft", &["crates/raft"]),

@@ -45,6 +45,9 @@ pub const BACKUP_TIMEOUT: Duration = Duration::from_secs(120);
 /// The largest answer that is read: some ten thousand units, or the largest backup.
 const ANSWER_BYTES_MAX: usize = BACKUP_BYTES_MAX;
 
+/// Its two requests say by a header that they are meant.
+const FLEET_LOCK: [&str; 2] = ["/v1/pre-reboot", "/v1/steady-state"];
+
 /// An address of 64 KiB is more than HTTP libraries take. With more names than fit, all units are asked for.
 const QUERY_BYTES_MAX: usize = 32 << 10;
 
@@ -319,6 +322,9 @@ impl Client {
             if body.is_some() {
                 request = request.header(header::CONTENT_TYPE, "application/json");
             }
+            if FLEET_LOCK.contains(&path) {
+                request = request.header("fleet-lock-protocol", "true");
+            }
             let request = request
                 .body(Full::new(body.unwrap_or_default()))
                 .expect("the paths of this module are well-formed");
@@ -400,10 +406,19 @@ pub(crate) async fn collect(response: Response<Incoming>, request: &str) -> Resu
     if status.is_success() { Ok(bytes) } else { Err(answer_error(status, &bytes)) }
 }
 
+/// FleetLock's errors have a body of their own.
+#[derive(serde::Deserialize)]
+struct FleetLockError {
+    value: String,
+}
+
 fn answer_error(status: StatusCode, body: &[u8]) -> ClientError {
     let message = match serde_json::from_slice::<ErrorBody>(body) {
         Ok(body) if !body.error.message.is_empty() => body.error.message,
-        _ => format!("coreinitd answered {status}"),
+        _ => match serde_json::from_slice::<FleetLockError>(body) {
+            Ok(body) => body.value,
+            Err(_) => format!("coreinitd answered {status}"),
+        },
     };
     ClientError::Answer { status: status.as_u16(), message }
 }

@@ -12,6 +12,7 @@ mod journal;
 pub mod membership;
 mod people;
 mod placing;
+pub mod reboot_lock;
 mod tls;
 pub mod v1;
 

@@ -25,6 +25,10 @@
 //! | `POST /v1/units/NAME/move` with [`Move`] | 200; 409 with the reason |
 //! | `POST /v1/machines/ID/cordon`, `POST /v1/machines/ID/uncordon` | 200 |
 //! | `GET /v1/rebalance` | [`Rebalance`] |
+//! | `GET /v1/reboot-lock[?stale=true]` | [`RebootLock`](crate::reboot_lock::RebootLock) |
+//! | `POST /v1/reboot-lock/release` with [`LockRelease`](crate::reboot_lock::LockRelease) | 200; 409 |
+//! | `POST /v1/reboot-lock/slots` with [`LockSlots`](crate::reboot_lock::LockSlots) | 200 |
+//! | `POST /v1/pre-reboot`, `POST /v1/steady-state` | FleetLock's, with its body and its errors |
 //! | `GET /v1/events[?after=REVISION][&unit=NAME]...` | server-sent events, see [`Told`] |
 //! | `POST /v1/events[?after=REVISION]` with [`EventFilter`] | the same, for any number of names |
 //!

@@ -64,6 +64,7 @@ impl ClusterState {
             },
             Command::RaiseFeatureLevel { to } => self.raise_feature_level(*to),
             Command::Rotate(step) => self.rotate(step),
+            Command::RebootLock { group, change } => self.change_reboot_group(group, change),
         }
     }
 
@@ -130,6 +131,9 @@ impl ClusterState {
         if !self.ready(&machine)?.schedulable && !is_there {
             return Err(Rejected::MachineCordoned { machine });
         }
+        if self.reboots(&machine) && !is_there {
+            return Err(Rejected::MachineReboots { machine });
+        }
         let kind = match self.assignments.get(name) {
             None => Kind::Created,
             Some(now) if **now == assignment => return Ok(unchanged()),
@@ -162,6 +166,7 @@ impl ClusterState {
             Some(to) if !self.ready(to)?.schedulable => {
                 return Err(Rejected::MachineCordoned { machine: to.clone() });
             }
+            Some(to) if self.reboots(to) => return Err(Rejected::MachineReboots { machine: to.clone() }),
             _ => {}
         }
         let leaving = Some(Leaving { to: to.cloned() });

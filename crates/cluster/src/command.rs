@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::person::{Person, PersonName};
+use crate::reboot::{RebootChange, RebootGroup, RebootGroupName};
 use crate::record::{
     Assignment, Cluster, DesiredState, Expelled, Machine, MachineInfo, Observed, Token, Unit,
 };
@@ -129,6 +130,11 @@ pub enum Command {
     },
     /// The cluster's authority is changed for another, step by step.
     Rotate(RotationStep),
+    /// A machine gets or gives back a slot of the reboot lock, or a group gets another number of slots.
+    RebootLock {
+        group: RebootGroupName,
+        change: RebootChange,
+    },
 }
 
 /// One record put or deleted: the whole effect of a command.
@@ -142,6 +148,7 @@ pub enum Change {
     Token(String, Option<Token>),
     Expelled(MachineId, Option<Expelled>),
     Person(PersonName, Option<Person>),
+    RebootGroup(RebootGroupName, Option<RebootGroup>),
 }
 
 /// An accepted command: what it was to its record, and the change, if there was any.
@@ -223,4 +230,19 @@ pub enum Rejected {
     RotationFar,
     #[error("this needs feature level {needs}, and the cluster is at {at}; try again in a moment")]
     LevelNotReached { needs: u32, at: u32 },
+    #[error("machine {machine} is about to reboot")]
+    MachineReboots { machine: MachineId },
+    #[error("no slot of reboot group {group} is free ({slots} slot{}): {}", plural(*.slots), held_by(.holders))]
+    RebootSlotsTaken { group: RebootGroupName, slots: u32, holders: Vec<MachineId> },
+    #[error("there are {max} reboot groups already, which is the limit")]
+    RebootGroupsFull { max: usize },
+}
+
+fn plural(count: u32) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+fn held_by(machines: &[MachineId]) -> String {
+    let ids: Vec<&str> = machines.iter().map(MachineId::as_str).collect();
+    if ids.is_empty() { "nobody may reboot".into() } else { format!("held by {}", ids.join(", ")) }
 }

@@ -104,11 +104,12 @@ fn of_global(state: &ClusterState, name: &UnitName) -> (String, Vec<Opinion>) {
         return (String::new(), Vec::new());
     };
     let mut machines = Vec::new();
-    for (id, machine) in &state.machines {
+    for id in state.machines.keys() {
+        let Some(machine) = state.machine_to_use(id) else { continue };
         let metadata = machine.metadata();
         let there = |name: &UnitName| state.observed.contains_key(&(name.clone(), id.clone()));
         let chosen =
-            globals_on(globals.iter().map(|(name, asked)| (*name, asked)), machine, &metadata, there);
+            globals_on(globals.iter().map(|(name, asked)| (*name, asked)), &machine, &metadata, there);
         let is_home = chosen.iter().any(|(chosen, _)| *chosen == name);
         let mut reasons = Vec::new();
         // What stands there stands there still, and would do nobody any good.

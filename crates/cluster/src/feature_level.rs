@@ -38,7 +38,8 @@ impl Command {
             | Command::Readmit { .. }
             | Command::InvitePerson { .. }
             | Command::RemovePerson { .. }
-            | Command::Rotate(_) => FIRST,
+            | Command::Rotate(_)
+            | Command::RebootLock { .. } => FIRST,
             // Whoever knows what it raises to knows it too.
             Command::RaiseFeatureLevel { to } => 2.max(*to),
         }

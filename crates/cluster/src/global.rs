@@ -41,7 +41,7 @@ pub fn wanted_on(state: &ClusterState, id: &MachineId) -> BTreeMap<UnitName, Des
             wanted.extend(desired(unit).map(|desired| (name.clone(), desired)));
         }
     }
-    let Some(machine) = state.machines.get(id) else { return wanted };
+    let Some(machine) = state.machine_to_use(id) else { return wanted };
     let may_be_global = state.units.iter().filter(|(_, unit)| unit.file.may_be_global());
     let globals: Vec<(&UnitName, &Unit, Requirements)> = may_be_global
         .filter(|(_, unit)| unit.desired != DesiredState::Inactive)
@@ -50,7 +50,7 @@ pub fn wanted_on(state: &ClusterState, id: &MachineId) -> BTreeMap<UnitName, Des
         .collect();
     let is_there = |name: &UnitName| state.observed.contains_key(&(name.clone(), id.clone()));
     let named = globals.iter().map(|(name, _, requirements)| (*name, requirements));
-    for (name, requirements) in globals_on(named, machine, &machine.metadata(), is_there) {
+    for (name, requirements) in globals_on(named, &machine, &machine.metadata(), is_there) {
         if !is_there(name) && is_held_up(state, id, name, requirements) {
             continue;
         }

@@ -19,6 +19,7 @@ mod invariant;
 mod need;
 mod person;
 mod plan;
+mod reboot;
 mod record;
 mod relocate;
 mod requirement;
@@ -36,6 +37,10 @@ pub use global::wanted_on;
 pub use ids::{Generation, IdError, MachineId, Revision};
 pub use person::{Person, PersonError, PersonName, PersonRole};
 pub use plan::{Action, Current, Desired, Job, JobKind, plan};
+pub use reboot::{
+    DrainStep, REBOOT_SLOTS_MAX, REBOOT_SLOTS_USUAL, RebootChange, RebootGroup, RebootGroupError,
+    RebootGroupName, RebootHolder, drain_obstacle, drain_step,
+};
 pub use record::{
     Assignment, Cluster, Condition, DesiredState, Expelled, Failure, Leaving, Liveness, Machine, MachineInfo,
     Observed, Token, Unit,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use self::read_map::read_map;
 use crate::command::{Change, Command, Outcome};
 use crate::person::{Person, PersonName};
+use crate::reboot::{RebootGroup, RebootGroupName};
 use crate::record::{Assignment, Cluster, Expelled, Machine, Observed, Token, Unit};
 use crate::{MachineId, Revision, UnitName};
 
@@ -34,6 +35,9 @@ pub struct ClusterState {
     pub expelled: OrdMap<MachineId, Arc<Expelled>>,
     #[serde(deserialize_with = "read_map")]
     pub people: OrdMap<PersonName, Arc<Person>>,
+    /// Who may reboot. A group that is not here has the usual number of slots, all free.
+    #[serde(deserialize_with = "read_map")]
+    pub reboot_groups: OrdMap<RebootGroupName, Arc<RebootGroup>>,
 }
 
 impl ClusterState {
@@ -69,6 +73,7 @@ impl ClusterState {
             Change::Token(id, token) => put(&mut self.tokens, id, token),
             Change::Expelled(id, expelled) => put(&mut self.expelled, id, expelled),
             Change::Person(name, person) => put(&mut self.people, name, person),
+            Change::RebootGroup(name, group) => put(&mut self.reboot_groups, name, group),
         }
     }
 

@@ -2,7 +2,9 @@
 
 mod cluster;
 mod context;
+mod generate;
 mod import;
+mod reboot_lock;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,7 +20,9 @@ pub use cluster::{
     TokenCommand, TokenWish,
 };
 pub use context::{ContextCommand, Invite};
+pub use generate::{Dialect, Generate, GenerateCommand, Variant};
 pub use import::{FleetSource, ImportCommand};
+pub use reboot_lock::{RebootLockCommand, RebootStrategy, Slot};
 
 /// systemd at the level of the cluster: start unit files on one of many machines.
 #[derive(Debug, Parser)]
@@ -115,6 +119,12 @@ pub enum Command {
     /// Make, list and revoke what lets machines into the cluster
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Have machines reboot in turn, each drained before
+    #[command(subcommand)]
+    RebootLock(RebootLockCommand),
+    /// Write what a new machine needs to join this cluster by itself at its first boot
+    #[command(subcommand)]
+    Generate(GenerateCommand),
     /// Keep the clusters that you talk to from afar
     #[command(subcommand)]
     Context(ContextCommand),

@@ -17,6 +17,7 @@ mod drain;
 mod explain;
 pub mod fleet;
 mod forward;
+mod generate;
 mod import;
 mod journal;
 mod list_machines;
@@ -32,6 +33,7 @@ mod names;
 pub mod output;
 mod people;
 mod rebalance;
+mod reboot_lock;
 mod restart;
 mod rotate;
 mod source;
@@ -123,6 +125,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::ListMachines(list) => list_machines::run(client, &list, output).await,
         Command::Cluster(command) => cluster_command::run(client, &command, output).await,
         Command::Token(command) => token::run(client, &command, output).await,
+        Command::Generate(command) => generate::run(client, &command).await,
+        Command::RebootLock(command) => reboot_lock::run(client, &command, output).await,
         Command::Import(command) => import::run(client, &command).await,
         Command::Completion { .. }
         | Command::Context(_)

@@ -24,6 +24,12 @@ const COLUMNS: [&str; 7] = ["machine", "name", "address", "part", "behind", "hea
 
 /// Waits until this machine is a member, and says what it is.
 pub async fn join(client: &Client, join: &Join, format: Format) -> anyhow::Result<Status> {
+    if join.unless_member {
+        let status = client.status().await?;
+        if status.role != Role::Unformed || status.cluster_id.is_some() {
+            return Ok(status);
+        }
+    }
     let token = match join.token.as_str() {
         "-" => {
             let mut token = String::new();

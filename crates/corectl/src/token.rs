@@ -81,7 +81,7 @@ fn row(token: &TokenView, now: u64) -> Vec<String> {
 }
 
 /// To the unit that says enough.
-fn span(seconds: u64) -> String {
+pub fn span(seconds: u64) -> String {
     match seconds {
         ..120 => format!("{seconds} s"),
         120..7200 => format!("{} min", seconds / 60),

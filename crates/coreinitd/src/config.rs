@@ -17,11 +17,12 @@ use identity::Kept;
 use serde::Deserialize;
 
 pub(crate) use address::is_loopback;
-use address::own_address;
+pub(crate) use address::own_address;
 use etcd::EtcdApi;
 pub use etcd::{Backend, Etcd};
 use fleet_conf::FleetConf;
 
+use crate::cloud_config::{self, CloudConfig};
 use crate::trust::Trust;
 use crate::{keys, lookup};
 
@@ -45,6 +46,16 @@ pub struct Flags {
     /// fleet's configuration file: what still means something is taken from it
     #[arg(long, env = "COREINIT_FLEET_CONFIG", value_name = "FILE")]
     pub fleet_config: Option<PathBuf>,
+    /// User data, as CoreOS's machines got it, that begins with #cloud-config: carried out once a boot; options of
+    /// this daemon in it win over the configuration file
+    #[arg(long, env = "COREINIT_CLOUD_CONFIG", value_name = "FILE")]
+    pub cloud_config: Option<PathBuf>,
+    /// Only carry the cloud-config out, and end
+    #[arg(long)]
+    pub cloud_config_only: bool,
+    /// Only check the cloud-config, print what would be done, and end
+    #[arg(long)]
+    pub cloud_config_check: bool,
     /// Where this machine's share of the state is kept [default: /var/lib/coreinit]
     #[arg(long, env = "COREINIT_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -217,11 +228,13 @@ impl Config {
     pub fn load(flags: &Flags) -> anyhow::Result<Config> {
         let path = flags.config.clone().unwrap_or_else(|| CONFIG_PATH.into());
         let file = match std::fs::read_to_string(&path) {
-            Ok(text) => toml::from_str(&text).with_context(|| format!("cannot use {}", path.display()))?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && flags.config.is_none() => File::default(),
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && flags.config.is_none() => String::new(),
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
         };
-        let fleet = match &flags.fleet_config {
+        let cloud = flags.cloud_config.as_deref().map(cloud_config::read).transpose()?.unwrap_or_default();
+        let file = with_options(&file, &cloud).with_context(|| format!("cannot use {}", path.display()))?;
+        let mut fleet = match &flags.fleet_config {
             Some(path) => {
                 let text = std::fs::read_to_string(path);
                 let text = text.with_context(|| format!("cannot read {}", path.display()))?;
@@ -234,6 +247,7 @@ impl Config {
             }
             None => FleetConf::default(),
         };
+        fleet.add(&cloud.fleet);
         Config::merge(flags, file, fleet).with_context(|| format!("in {} and the flags", path.display()))
     }
 
@@ -382,6 +396,16 @@ impl Config {
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         host.trim_matches(['[', ']']).into()
     }
+}
+
+/// The configuration file, with what a cloud-config says over it.
+fn with_options(text: &str, cloud: &CloudConfig) -> anyhow::Result<File> {
+    if cloud.options.is_empty() {
+        return Ok(toml::from_str(text)?);
+    }
+    let mut table: toml::Table = toml::from_str(text)?;
+    table.extend(cloud.options.clone());
+    table.try_into().context("with the options of the cloud-config")
 }
 
 fn lost_after(text: &str) -> anyhow::Result<Duration> {

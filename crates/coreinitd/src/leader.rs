@@ -106,7 +106,7 @@ fn decide(
     schedule.decisions.into_iter().map(|decision| decision.into_command()).collect()
 }
 
-async fn propose(store: &dyn Store, commands: &[Command]) -> Result<(), ProposeError> {
+pub(crate) async fn propose(store: &dyn Store, commands: &[Command]) -> Result<(), ProposeError> {
     let committed = store.propose(commands.to_vec(), Instant::now() + PROPOSE_TIMEOUT).await;
     match &committed {
         Ok(committed) => {

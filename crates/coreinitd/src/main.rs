@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     if let Some(dir) = &flags.check_store {
         return coreinitd::run::check_store(dir, flags.engine.unwrap_or_default()).into();
     }
-    if let Some(done) = coreinitd::offline::act(&flags) {
+    if let Some(done) = coreinitd::cloud_config::act(&flags).or_else(|| coreinitd::offline::act(&flags)) {
         return match done {
             Ok(said) => {
                 println!("{said}");
@@ -52,7 +52,9 @@ fn again() -> std::process::ExitCode {
 }
 
 fn start(flags: &Flags) -> anyhow::Result<Ended> {
-    let config = Config::load(flags)?;
+    let failed = coreinitd::cloud_config::before_running(flags)?;
+    let mut config = Config::load(flags)?;
+    config.notes.extend(failed);
     log_to(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // Two suffice: one for Raft, one for everything that a burst of units brings.

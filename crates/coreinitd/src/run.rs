@@ -25,7 +25,7 @@ use crate::lookup::Names;
 use crate::signs::Signs;
 use crate::systemd::{DBus, UnitManager};
 use crate::{
-    agent, asking, capacity, clocks, disk_watch, http, keys, leader, leave, presence, rotation, trust,
+    agent, asking, capacity, clocks, disk_watch, http, keys, leader, leave, presence, reboot, rotation, trust,
 };
 
 /// The work of handing over the lead is given so long at a planned stop.
@@ -214,6 +214,7 @@ async fn serve(
         rooms.spawn(rotation::run(dynamic.clone(), keys, config.machine.clone(), stopping.clone()));
     }
     rooms.spawn(leader::run(dynamic.clone(), config.machine_lost_after, signs.clone(), stopping.clone()));
+    rooms.spawn(reboot::run(dynamic.clone(), stopping.clone()));
     rooms.spawn(disk_watch::run(config.data_dir.clone(), signs.clone(), stopping.clone()));
     let capacity = capacity::read(Path::new("/proc"));
     let info = MachineInfo {

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use cluster::{
     ClusterState, Command, DesiredState, Expelled, Failure, Generation, Kind, MachineId, MachineInfo,
-    Observed, Outcome, Person, PersonName, PersonRole, Rejected, Revision, RotationPhase, RotationStep,
-    Token, UnitFile, UnitName,
+    Observed, Outcome, Person, PersonName, PersonRole, RebootChange, RebootGroupName, Rejected, Revision,
+    RotationPhase, RotationStep, Token, UnitFile, UnitName,
 };
 use openraft::impls::leader_id_std::LeaderId;
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
@@ -119,6 +119,10 @@ fn person() -> Person {
     }
 }
 
+fn reboot(change: RebootChange) -> Command {
+    Command::RebootLock { group: RebootGroupName::default(), change }
+}
+
 /// Every variant, by the name of its file.
 fn commands() -> Vec<(&'static str, Command)> {
     let (a, m) = (unit("a.service"), machine("m1"));
@@ -159,7 +163,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         ),
         ("command-revoke-token", Command::RevokeToken { id: "t1".into() }),
         ("command-expel", Command::Expel { machine: m.clone(), expelled: expelled() }),
-        ("command-readmit", Command::Readmit { machine: m }),
+        ("command-readmit", Command::Readmit { machine: m.clone() }),
         (
             "command-invite-person",
             Command::InvitePerson { name: person_name(), person: person(), replace: true },
@@ -183,6 +187,9 @@ fn commands() -> Vec<(&'static str, Command)> {
             Command::Rotate(RotationStep::Advance { number: 1, phase: RotationPhase::Trust }),
         ),
         ("command-rotate-abort", Command::Rotate(RotationStep::Abort { number: 1 })),
+        ("command-reboot-take", reboot(RebootChange::Take { machine: m.clone(), at: 1_700_000_000 })),
+        ("command-reboot-release", reboot(RebootChange::Release { machine: m })),
+        ("command-reboot-slots", reboot(RebootChange::SetSlots(2))),
     ]
 }
 
@@ -218,10 +225,13 @@ fn every_command_has_a_file() {
             Command::Rotate(RotationStep::Confirm { .. }) => "command-rotate-confirm",
             Command::Rotate(RotationStep::Advance { .. }) => "command-rotate-advance",
             Command::Rotate(RotationStep::Abort { .. }) => "command-rotate-abort",
+            Command::RebootLock { change: RebootChange::Take { .. }, .. } => "command-reboot-take",
+            Command::RebootLock { change: RebootChange::Release { .. }, .. } => "command-reboot-release",
+            Command::RebootLock { change: RebootChange::SetSlots(_), .. } => "command-reboot-slots",
         };
         assert_eq!(name, expected);
     }
-    assert_eq!(names.len(), 26);
+    assert_eq!(names.len(), 29);
 }
 
 #[test]
@@ -291,13 +301,16 @@ fn outcomes_are_read_as_ever() {
         Err(Rejected::PersonInvited { name: person_name() }),
         Err(Rejected::PersonUnknown { name: person_name() }),
         Err(Rejected::MachineTooOld {
-            machine: m,
+            machine: m.clone(),
             name: "h1".into(),
             version: "0.1.0".into(),
             knows: 1,
             needs: 2,
         }),
         Err(Rejected::LevelNotReached { needs: 2, at: 1 }),
+        Err(Rejected::MachineReboots { machine: m.clone() }),
+        Err(Rejected::RebootSlotsTaken { group: RebootGroupName::default(), slots: 1, holders: vec![m] }),
+        Err(Rejected::RebootGroupsFull { max: 100 }),
     ];
     check("reply", &Reply(outcomes));
 }
@@ -319,6 +332,8 @@ fn state() -> ClusterState {
     state.apply_all(Revision(7), &[Command::Expel { machine: machine("m9"), expelled: expelled() }]);
     let invite = Command::InvitePerson { name: person_name(), person: person(), replace: false };
     state.apply_all(Revision(8), &[invite]);
+    let take = RebootChange::Take { machine: machine("m1"), at: 1_700_000_000 };
+    state.apply_all(Revision(9), &[reboot(take)]);
     state
 }
 

@@ -33,6 +33,7 @@ struct Part {
     seen: BTreeMap<Key, i64>,
     all_assignments: bool,
     all_machines: bool,
+    all_reboot_groups: bool,
     writes: BTreeMap<Key, Option<Vec<u8>>>,
     /// The term in which the leader decided.
     term: Option<i64>,
@@ -125,6 +126,7 @@ impl V3 {
             seen: BTreeMap::new(),
             all_assignments: false,
             all_machines: false,
+            all_reboot_groups: false,
             writes: BTreeMap::new(),
             term: None,
         };
@@ -152,6 +154,7 @@ impl V3 {
             }
             part.all_assignments |= reads.all_assignments;
             part.all_machines |= reads.all_machines;
+            part.all_reboot_groups |= reads.all_reboot_groups;
             if is_leaders(command) {
                 part.term = term;
             }
@@ -173,7 +176,11 @@ impl V3 {
             .iter()
             .map(|(key, written)| Compare::mod_revision(keys.record(key), CompareOp::Equal, *written))
             .collect();
-        let ranges = [(part.all_assignments, keys.assignments()), (part.all_machines, keys.machines())];
+        let ranges = [
+            (part.all_assignments, keys.assignments()),
+            (part.all_machines, keys.machines()),
+            (part.all_reboot_groups, keys.reboot_groups()),
+        ];
         for (_, range) in ranges.into_iter().filter(|(decides, _)| *decides) {
             let none_newer = Compare::mod_revision(range, CompareOp::Less, view.revision + 1);
             compares.push(none_newer.with_prefix());

@@ -90,6 +90,10 @@ impl Keys {
         format!("{}state/machines/", self.prefix)
     }
 
+    pub fn reboot_groups(&self) -> String {
+        format!("{}state/reboot/", self.prefix)
+    }
+
     pub fn place(&self, key: &[u8]) -> Place {
         let path = std::str::from_utf8(key).ok().and_then(|key| key.strip_prefix(&self.prefix));
         let place = path.and_then(|path| match path.split_once('/') {

@@ -23,6 +23,7 @@ mod many;
 mod packages;
 mod placing;
 mod quorum;
+mod rebooting;
 mod refused;
 mod rotating;
 mod secret;
@@ -32,6 +33,7 @@ mod together;
 mod trouble;
 mod twin;
 mod upgrade;
+mod user_data;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -74,6 +76,12 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("a_machine_without_power_loses_its_units", loss::a_machine_without_power_loses_its_units),
     ("nothing_acknowledged_is_lost", loss::nothing_acknowledged_is_lost),
     ("the_state_may_be_kept_in_etcd", etcd::the_state_may_be_kept_in_etcd),
+    ("two_that_want_to_reboot_do_it_in_turn", rebooting::two_that_want_to_reboot_do_it_in_turn),
+    (
+        "a_machine_that_cannot_be_emptied_does_not_reboot",
+        rebooting::a_machine_that_cannot_be_emptied_does_not_reboot,
+    ),
+    ("a_machine_joins_by_its_user_data", user_data::a_machine_joins_by_its_user_data),
     ("a_cluster_is_made_by_hand", by_hand::a_cluster_is_made_by_hand),
     (
         "a_rolling_restart_loses_no_write_and_stops_no_unit",

@@ -25,8 +25,15 @@ impl Board {
     pub(crate) fn absorb(&mut self, new: &ClusterState) {
         let old = std::mem::replace(&mut self.state, new.clone());
         let mut touched = Touched::default();
-        for (id, _, now) in differences(&old.machines, &new.machines) {
-            self.take_machine(id, now.cloned(), &mut touched);
+        for (id, ..) in differences(&old.machines, &new.machines) {
+            self.take_machine(id, new.machine_to_use(id), &mut touched);
+        }
+        for (_, before, now) in differences(&old.reboot_groups, &new.reboot_groups) {
+            let holders = before.into_iter().chain(now).flat_map(|group| group.holders.keys());
+            let holders: BTreeSet<&MachineId> = holders.collect();
+            for id in holders {
+                self.take_machine(id, new.machine_to_use(id), &mut touched);
+            }
         }
         for (name, _, now) in differences(&old.units, &new.units) {
             self.take_unit(name, now, &mut touched);

@@ -72,6 +72,9 @@ pub struct Join {
     /// machine reaches the member from
     #[arg(long, value_name = "ADDRESS")]
     pub advertise: Option<String>,
+    /// Do nothing if the machine is a member of a cluster already
+    #[arg(long)]
+    pub unless_member: bool,
 }
 
 #[derive(Debug, Args)]

@@ -12,7 +12,7 @@ pub(crate) fn is_loopback(address: &str) -> bool {
 
 /// Where other machines reach this one, when nobody said: the address it listens on, or the local end of the
 /// way to one of `join`, or of the default route. Nothing is sent.
-pub(super) fn own_address(listen: &str, join: &[String]) -> anyhow::Result<String> {
+pub(crate) fn own_address(listen: &str, join: &[String]) -> anyhow::Result<String> {
     let (host, port) = listen.rsplit_once(':').context("`listen` has no port")?;
     let any = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
     if !any {

@@ -79,6 +79,13 @@ pub fn read(text: &str, environment: impl IntoIterator<Item = (String, String)>)
 }
 
 impl FleetConf {
+    /// Options from elsewhere, over those that were read.
+    pub fn add(&mut self, options: &BTreeMap<String, String>) {
+        for (key, value) in options {
+            self.take(key, value);
+        }
+    }
+
     fn take(&mut self, key: &str, value: &str) {
         match key {
             "verbosity" => match value.parse::<i64>() {

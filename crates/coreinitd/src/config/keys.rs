@@ -27,7 +27,13 @@ pub const KEYS: &[Key] = &[
         "how many machines form the cluster together; equal on all. 0: wait for `corectl cluster \
          init`, or join",
     ),
-    key("join", "`[]`", "the machines to form or join a cluster with, `HOST[:PORT]`"),
+    key(
+        "join",
+        "`[]`",
+        "the machines to form or join a cluster with, `HOST[:PORT]`; or a name that leads to them: \
+         `dns:NAME[:PORT]` is every address of that name, `srv:_coreinit._tcp.example` every machine and \
+         port of its service records",
+    ),
     key(
         "listen",
         "`0.0.0.0:7340`",
@@ -76,9 +82,9 @@ pub const KEYS: &[Key] = &[
     key(
         "api_tls_listen",
         "none",
-        "the same API over TLS 1.3, such as `\"0.0.0.0\"`, for people with a certificate of `corectl \
-         cluster invite`; port 7421 unless another is named, the same on all machines. Needs \
-         `cluster_secret_file`",
+        "people with a certificate of `corectl cluster invite` are served on the port of `listen`, over \
+         TLS 1.3; with this, such as `\"0.0.0.0\"`, on a port of their own as well: 7421 unless another is \
+         named, the same on all machines",
     ),
     key(
         "socket_role",

@@ -85,7 +85,7 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Refusal::NoRoute | Refusal::NoUnit | Refusal::NoUnitState => StatusCode::NOT_FOUND,
             Refusal::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -159,7 +159,10 @@ fn rejected_status(rejected: &Rejected) -> StatusCode {
         | Rejected::RotationAwaits { .. }
         | Rejected::RotationFar
         | Rejected::MachineTooOld { .. }
-        | Rejected::LevelNotReached { .. } => StatusCode::CONFLICT,
+        | Rejected::LevelNotReached { .. }
+        | Rejected::MachineReboots { .. }
+        | Rejected::RebootSlotsTaken { .. }
+        | Rejected::RebootGroupsFull { .. } => StatusCode::CONFLICT,
     }
 }
 

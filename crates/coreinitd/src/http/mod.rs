@@ -16,6 +16,7 @@ mod error;
 mod events;
 mod feed;
 mod fleet;
+mod fleet_lock;
 mod handed_over;
 mod health;
 mod journal;
@@ -27,6 +28,7 @@ mod patience;
 mod people;
 mod placing;
 mod prometheus;
+mod reboot_lock;
 mod request;
 mod roles;
 mod rotation;
@@ -183,6 +185,8 @@ pub fn router(parts: HttpParts) -> (Router, Background) {
         .merge(membership::routes())
         .merge(rotation::routes())
         .merge(people::routes())
+        .merge(reboot_lock::routes())
+        .merge(fleet_lock::routes())
         .merge(fleet::routes())
         .route("/metrics", any(metrics::metrics))
         .fallback(|| async { Refusal::NoRoute })

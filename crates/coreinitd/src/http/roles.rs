@@ -14,6 +14,7 @@ use super::Room;
 use super::audit::{Line, Noted};
 use super::caller::Caller;
 use super::error::Refusal;
+use super::fleet_lock;
 
 /// Method, route, and the least role that may use it. fleet's API stands here under its last prefix.
 const TABLE: &[(&str, &str, PersonRole)] = &[
@@ -47,6 +48,11 @@ const TABLE: &[(&str, &str, PersonRole)] = &[
     ("POST", "/v1/cluster/invite", Admin),
     ("POST", "/v1/cluster/uninvite", Admin),
     ("GET", "/v1/cluster/people", Viewer),
+    ("GET", "/v1/reboot-lock", Viewer),
+    ("POST", "/v1/reboot-lock/release", Operator),
+    ("POST", "/v1/reboot-lock/slots", Operator),
+    ("POST", "/v1/pre-reboot", Operator),
+    ("POST", "/v1/steady-state", Operator),
     ("GET", "/metrics", Viewer),
     ("GET", "/healthz", Viewer),
     ("GET", "/readyz", Viewer),
@@ -105,6 +111,7 @@ pub(super) async fn admit(State(room): State<Arc<Room>>, mut request: Request, n
     let need = need(request.method().as_str(), route.as_deref());
     let caller = request.extensions().get::<Caller>().cloned().unwrap_or_else(Caller::nobody);
     let noted = Noted::default();
+    let in_fleet_lock = route.as_deref().is_some_and(fleet_lock::is_spoken_on);
     let mut line = need.is_change.then(|| Line::begin(&request, route, caller.clone(), noted.clone()));
     let role = caller.role(&room).await;
     if let (Some(line), Ok(role)) = (&mut line, &role) {
@@ -119,6 +126,7 @@ pub(super) async fn admit(State(room): State<Arc<Room>>, mut request: Request, n
             request.extensions_mut().insert(noted);
             caller.watched(&room, next.run(request).await)
         }
+        Err(refusal) if in_fleet_lock => fleet_lock::Refused::from(refusal).into_response(),
         Err(refusal) => refusal.into_response(),
     };
     if let Some(line) = line {

@@ -133,7 +133,7 @@ impl Snapshot {
                 Liveness::Lost => v1::MachineState::Lost,
             },
             units,
-            schedulable: machine.schedulable,
+            schedulable: machine.schedulable && !self.state.reboots(id),
         })
     }
 

@@ -4,6 +4,7 @@
 //! It carries out and tells; what should be done is decided elsewhere. Called by the agent alone.
 
 mod dbus;
+mod host;
 mod memory;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 pub use dbus::DBus;
+pub use host::Host;
 pub use memory::{Behaviour, Memory, Start};
 
 /// The machine's systemd, and the directory of our unit files.

@@ -12,5 +12,6 @@ mod matrix;
 mod metrics;
 mod mutations;
 mod placing;
+mod reboot_lock;
 mod recorded;
 mod v1;

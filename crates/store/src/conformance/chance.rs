@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use cluster::{
     Change, ClusterState, Command, DesiredState, Expelled, Generation, MachineId, MachineInfo, Observed,
-    Person, PersonName, PersonRole, RotationPhase, RotationStep, Token, UnitHash, UnitName,
+    Person, PersonName, PersonRole, RebootChange, RebootGroupName, RotationPhase, RotationStep, Token,
+    UnitHash, UnitName,
 };
 
 use super::{file, machine, unit};
@@ -103,6 +104,16 @@ fn draw(dice: &mut Dice) -> Command {
             }
         },
         15 => admission(dice, id),
+        16 if dice.roll(3) > 0 => {
+            let group = dice.one(&["default", "chance"]);
+            let group = RebootGroupName::new(group).expect("a group's name");
+            let change = match dice.roll(5) {
+                0 => RebootChange::SetSlots(dice.roll(3) as u32),
+                1 | 2 => RebootChange::Release { machine: id },
+                _ => RebootChange::Take { machine: id, at: 1 },
+            };
+            Command::RebootLock { group, change }
+        }
         16 => Command::RevokeToken { id: "chance".into() },
         17 => {
             let name = PersonName::new(&format!("chance-{}", dice.roll(2))).expect("a person's name");
@@ -180,6 +191,9 @@ pub fn records(state: &ClusterState) -> Vec<Change> {
     }
     for (name, person) in &state.people {
         all.push(Change::Person(name.clone(), Some((**person).clone())));
+    }
+    for (name, group) in &state.reboot_groups {
+        all.push(Change::RebootGroup(name.clone(), Some((**group).clone())));
     }
     all
 }
