@@ -39,14 +39,15 @@ pub fn reads(command: &Command) -> Reads {
             let to = to.iter().map(|to| Key::Machine(to.clone()));
             [Key::Assignment(unit.clone())].into_iter().chain(to).collect()
         }
-        Command::CreateToken { id, .. } | Command::UseToken { id, .. } | Command::RevokeToken { id } => {
-            vec![Key::Token(id.clone())]
-        }
+        Command::CreateToken { id, .. } | Command::RevokeToken { id } => vec![Key::Token(id.clone())],
+        Command::UseToken { id, machine, .. } => vec![Key::Token(id.clone()), Key::Expelled(machine.clone())],
         Command::Expel { machine, .. } | Command::Readmit { machine } => vec![Key::Expelled(machine.clone())],
         Command::InvitePerson { name, .. } | Command::RemovePerson { name } => {
             vec![Key::Person(name.clone())]
         }
         Command::RaiseFeatureLevel { .. } => vec![Key::Cluster],
+        #[cfg(feature = "next")]
+        Command::Next { .. } => vec![Key::Cluster],
     };
     Reads {
         keys,
@@ -80,6 +81,8 @@ pub fn is_leaders(command: &Command) -> bool {
         | Command::Readmit { .. }
         | Command::InvitePerson { .. }
         | Command::RemovePerson { .. } => false,
+        #[cfg(feature = "next")]
+        Command::Next { .. } => false,
     }
 }
 

@@ -63,6 +63,14 @@ impl ClusterState {
                 None => Err(Rejected::PersonUnknown { name: name.clone() }),
             },
             Command::RaiseFeatureLevel { to } => self.raise_feature_level(*to),
+            #[cfg(feature = "next")]
+            Command::Next { name } => match &self.cluster {
+                Some(cluster) => {
+                    let renamed = Cluster { name: name.clone(), ..(**cluster).clone() };
+                    Ok(Applied { kind: Kind::Updated, change: Some(Change::Cluster(renamed)) })
+                }
+                None => Err(Rejected::LevelNotReached { needs: command.feature_level(), at: 0 }),
+            },
         }
     }
 

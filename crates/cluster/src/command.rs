@@ -126,6 +126,11 @@ pub enum Command {
     RaiseFeatureLevel {
         to: u32,
     },
+    /// The cluster gets another name. Stands for whatever the next version adds, and stays the last.
+    #[cfg(feature = "next")]
+    Next {
+        name: String,
+    },
 }
 
 /// One record put or deleted: the whole effect of a command.

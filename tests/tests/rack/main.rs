@@ -13,6 +13,7 @@ mod callers;
 mod damage;
 mod etcd;
 mod fleetctl;
+mod forming;
 mod health;
 mod joining;
 mod kills;
@@ -22,6 +23,7 @@ mod many;
 mod placing;
 mod quorum;
 mod refused;
+mod restore_by_hand;
 mod secret;
 mod start;
 mod storm;
@@ -70,10 +72,16 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("a_machine_without_power_loses_its_units", loss::a_machine_without_power_loses_its_units),
     ("nothing_acknowledged_is_lost", loss::nothing_acknowledged_is_lost),
     ("the_state_may_be_kept_in_etcd", etcd::the_state_may_be_kept_in_etcd),
+    ("a_cluster_forms_itself_in_any_order", forming::a_cluster_forms_itself_in_any_order),
     ("a_cluster_is_made_by_hand", by_hand::a_cluster_is_made_by_hand),
+    ("a_backup_is_restored_by_hand", restore_by_hand::a_backup_is_restored_by_hand),
     (
         "a_rolling_restart_loses_no_write_and_stops_no_unit",
         upgrade::a_rolling_restart_loses_no_write_and_stops_no_unit,
+    ),
+    (
+        "an_upgrade_under_load_waits_for_the_last_machine",
+        upgrade::an_upgrade_under_load_waits_for_the_last_machine,
     ),
     ("one_survivor_recovers_the_cluster", backup::one_survivor_recovers_the_cluster),
     ("a_backup_brings_everything_back", backup::a_backup_brings_everything_back),
