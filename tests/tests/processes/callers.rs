@@ -82,16 +82,12 @@ impl History {
         })
     }
 
-    /// As if the last read of that unit had seen what nobody ever wrote, or had seen nothing.
+    /// As if the last read of that unit had seen what nobody ever wrote.
     pub fn falsify_last_read(&self, number: u32) {
         let mut calls = self.calls.lock().expect("no holder of this lock panics");
         let mut calls = calls.get_mut(&number).into_iter().flat_map(|calls| calls.values_mut().rev());
         let read = calls.find(|call| matches!(call.operation, Heard::Seen(_))).expect("it was read");
-        let Heard::Seen(Wish(seen)) = read.operation else { unreachable!("just looked at") };
-        read.operation = Heard::Seen(Wish(match seen {
-            Some(_) => None,
-            None => Some((u32::MAX, DesiredState::Inactive)),
-        }));
+        read.operation = Heard::Seen(Wish(Some((u32::MAX, DesiredState::Inactive))));
     }
 
     /// As if a change that was acknowledged, and whose file was read before it was changed again, had not

@@ -77,7 +77,7 @@ async fn live(name: &str, folder: &Path, address: &str, join: &[&str]) {
     let dynamic: Arc<dyn Store> = Arc::new(store.clone());
     let mut rooms = JoinSet::new();
     rooms.spawn(driver);
-    rooms.spawn(note_leads(dynamic.role(), folder.join(LEADS)));
+    rooms.spawn(note_leads(dynamic.role(), folder.join(LEADS), stopping.clone()));
     if join.is_empty() {
         // A machine that has a cluster already says so.
         let store = store.clone();
@@ -123,7 +123,7 @@ async fn live(name: &str, folder: &Path, address: &str, join: &[&str]) {
 }
 
 /// Writes down each term in which this machine leads, before anything else of it may be seen.
-async fn note_leads(mut role: watch::Receiver<Role>, path: PathBuf) {
+async fn note_leads(mut role: watch::Receiver<Role>, path: PathBuf, mut stop: watch::Receiver<bool>) {
     let mut file = File::options().create(true).append(true).open(path).unwrap();
     loop {
         let term = match &*role.borrow_and_update() {
@@ -133,8 +133,10 @@ async fn note_leads(mut role: watch::Receiver<Role>, path: PathBuf) {
         if let Some(term) = term {
             writeln!(file, "{term}").unwrap();
         }
-        if role.changed().await.is_err() {
-            return;
+        tokio::select! {
+            // Cancel-safe: both only wait.
+            changed = role.changed() => if changed.is_err() { return },
+            _ = stop.wait_for(|stop| *stop) => return,
         }
     }
 }

@@ -114,12 +114,13 @@ impl Crowd {
     #[track_caller]
     pub fn is_out(&self, machine: usize) {
         eventually(END_LIMIT, "the removed machine to have heard so", || {
+            let status = self.get::<Status>(machine, "/v1/status");
             let mut places = self.places();
             match places.get_mut(&machine) {
                 Some(Place::Runs(child)) => match child.try_wait().map_err(|error| error.to_string())? {
                     Some(status) if status.success() => {}
                     Some(status) => return Err(format!("{}: {status}", name(machine))),
-                    None => return Err(format!("{} runs", name(machine))),
+                    None => return Err(format!("{} runs: {status:?}", name(machine))),
                 },
                 Some(Place::Gone) => {}
                 Some(Place::Down) | None => return Err(format!("{} is down", name(machine))),
