@@ -38,7 +38,7 @@ pub fn a_backup_is_restored_by_hand(cluster: &Cluster) {
 
     for host in HOSTS {
         rack.exec(host, &["systemctl", "disable", "--quiet", "--now", DAEMON]);
-        rack.shell(host, &format!("rm -rf {USUAL_DIR}* {BACKUP}; sync"));
+        rack.shell(host, &format!("rm -rf {USUAL_DIR}* {BACKUP}"));
         rack.kill(host);
     }
     for host in HOSTS {
