@@ -41,15 +41,16 @@ pub fn reads(command: &Command) -> Reads {
             let to = to.iter().map(|to| Key::Machine(to.clone()));
             [Key::Assignment(unit.clone())].into_iter().chain(to).collect()
         }
-        Command::CreateToken { id, .. } | Command::UseToken { id, .. } | Command::RevokeToken { id } => {
-            vec![Key::Token(id.clone())]
-        }
+        Command::CreateToken { id, .. } | Command::RevokeToken { id } => vec![Key::Token(id.clone())],
+        Command::UseToken { id, machine, .. } => vec![Key::Token(id.clone()), Key::Expelled(machine.clone())],
         Command::Expel { machine, .. } | Command::Readmit { machine } => vec![Key::Expelled(machine.clone())],
         Command::InvitePerson { name, .. } | Command::RemovePerson { name } => {
             vec![Key::Person(name.clone())]
         }
         Command::RaiseFeatureLevel { .. } | Command::Rotate(_) => vec![Key::Cluster],
         Command::RebootLock { group, .. } => vec![Key::RebootGroup(group.clone())],
+        #[cfg(feature = "next")]
+        Command::Next { .. } => vec![Key::Cluster],
     };
     Reads {
         keys,
@@ -95,6 +96,8 @@ pub fn is_leaders(command: &Command) -> bool {
         | Command::RemovePerson { .. }
         | Command::Rotate(_)
         | Command::RebootLock { .. } => false,
+        #[cfg(feature = "next")]
+        Command::Next { .. } => false,
     }
 }
 

@@ -21,6 +21,7 @@ use crate::wait::eventually;
 const ANSWER_LIMIT: Duration = Duration::from_secs(12);
 const FORMING_LIMIT: Duration = Duration::from_secs(30);
 const DAEMON: &str = "coreinitd.service";
+const NEXT_DAEMON: &str = "coreinitd-next";
 const SOCKET: &str = "/run/coreinit.sock";
 const CONFIGURATION: &str = "coreinitd.toml";
 const SECRET: &str = "secret";
@@ -330,10 +331,24 @@ pub fn programs_built() -> PathBuf {
     if let Ok(folder) = std::env::var("COREINIT_PROGRAMS") {
         return folder.into();
     }
+    built(&["-p", "coreinitd", "-p", "corectl"])
+}
+
+/// The daemon as the next version might have it, built first if it is not in the folder of the programs.
+pub fn next_daemon() -> PathBuf {
+    let named = std::env::var("COREINIT_PROGRAMS").map(|folder| Path::new(&folder).join(NEXT_DAEMON));
+    match named {
+        Ok(path) if path.exists() => path,
+        _ => built(&["-p", "coreinitd", "--features", "next", "--bin", NEXT_DAEMON]).join(NEXT_DAEMON),
+    }
+}
+
+/// Where our own build puts that.
+fn built(what: &[&str]) -> PathBuf {
     let own = std::env::current_exe().expect("the test knows where it is");
     let folder = own.parent().and_then(Path::parent).expect("a test is in target/PROFILE/deps").to_path_buf();
     let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
-    cargo.current_dir(sources::root()).args(["build", "--quiet", "-p", "coreinitd", "-p", "corectl"]);
+    cargo.current_dir(sources::root()).args(["build", "--quiet"]).args(what);
     if folder.ends_with("release") {
         cargo.arg("--release");
     }

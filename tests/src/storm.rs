@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -26,6 +27,10 @@ const HELD: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Of brackets; the daemon follows 128.
 const DEPTH: usize = 1000;
+/// Of a body that does not end.
+const PIECE: usize = 0x1000;
+/// How the answer to one begins.
+const REFUSED: &str = "HTTP/1.1 400";
 /// Deep bodies that are sent at once on one connection, where so many are due.
 const TOGETHER: u32 = 8;
 
@@ -104,17 +109,30 @@ pub fn run(plan: Plan) -> String {
         all += made;
         said.push_str(&format!("{kind:?}: {made}, of which {failed} were cut off\n"));
     }
-    let rate = all as f64 / took.as_secs_f64();
-    said + &format!("{all} bad requests in {:.1} s: {rate:.0} a second\n", took.as_secs_f64())
+    let (rate, seconds) = (all as f64 / took.as_secs_f64(), took.as_secs_f64());
+    let own = processor_seconds().map_or_else(String::new, |own| {
+        format!("; to send them took {own:.1} s of processor, {:.0} us each", own * 1e6 / all.max(1) as f64)
+    });
+    said + &format!("{all} bad requests in {seconds:.1} s: {rate:.0} a second{own}\n")
+}
+
+/// What this process has used of the processors, the kernel's work for it included (proc(5)).
+fn processor_seconds() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let fields: Vec<&str> = text.rsplit(')').next()?.split_whitespace().collect();
+    let ticks = |field: usize| fields.get(field)?.parse::<f64>().ok();
+    // A hundredth of a second each, on every Linux there is.
+    Some((ticks(11)? + ticks(12)?) / 100.0)
 }
 
 async fn storm(plan: Plan, counts: Arc<Counts>) {
+    let words = Rc::new(Words::new());
     let permits = Arc::new(Semaphore::new(0));
     let until = Instant::now() + plan.time;
     for worker in 0..WORKERS {
-        let (permits, counts) = (permits.clone(), counts.clone());
+        let (permits, counts, words) = (permits.clone(), counts.clone(), words.clone());
         tokio::task::spawn_local(async move {
-            let mut worker = Worker { plan, held: Default::default(), talks: None, turn: worker };
+            let mut worker = Worker { plan, words, held: Default::default(), talks: None, turn: worker };
             while let Ok(permit) = permits.acquire().await {
                 permit.forget();
                 let kind = MIX[worker.turn % MIX.len()];
@@ -147,8 +165,39 @@ async fn storm(plan: Plan, counts: Arc<Counts>) {
     permits.close();
 }
 
+/// What is said again and again, put together once: whoever sends shares the processors with the daemon.
+struct Words {
+    /// A head and the first piece of a body.
+    endless: Vec<u8>,
+    piece_bytes: usize,
+    slow: Vec<u8>,
+    deep: Vec<u8>,
+}
+
+impl Words {
+    fn new() -> Words {
+        let mut endless = b"POST /v1/units HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+                            Transfer-Encoding: chunked\r\n\r\n"
+            .to_vec();
+        let begins = endless.len();
+        endless.extend(format!("{PIECE:x}\r\n").into_bytes());
+        endless.resize(endless.len() + PIECE, b' ');
+        endless.extend(b"\r\n");
+        let piece_bytes = endless.len() - begins;
+        let body = format!("{{\"operations\":{}", "[".repeat(DEPTH));
+        let head = format!(
+            "POST /v1/units HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let slow = b"GET /v1/units HTTP/1.1\r\nHost: x\r\nX-Slow: s".to_vec();
+        Words { endless, piece_bytes, slow, deep: (head + &body).into_bytes() }
+    }
+}
+
 struct Worker {
     plan: Plan,
+    words: Rc<Words>,
     held: [VecDeque<TcpStream>; 6],
     /// A connection on which requests are answered.
     talks: Option<TcpStream>,
@@ -157,22 +206,17 @@ struct Worker {
 
 impl Worker {
     async fn send(&mut self, kind: Kind, count: usize) -> io::Result<()> {
+        let words = self.words.clone();
         match kind {
             Kind::GarbageToPeers => throw(self.plan.peers, &[0x5a; 256]).await,
             Kind::GarbageToApi => throw(self.plan.api, &[0xa5; 256]).await,
             Kind::HalfOpenTls => self.hold(kind, self.plan.peers, CLIENT_HELLO, &[]).await,
-            Kind::SlowHeaders => {
-                self.hold(kind, self.plan.api, b"GET /v1/units HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"s").await
-            }
+            Kind::SlowHeaders => self.hold(kind, self.plan.api, &words.slow, b"s").await,
             Kind::EndlessBody => {
-                let head = b"POST /v1/units HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
-                             Transfer-Encoding: chunked\r\n\r\n";
-                let mut chunk = b"4000\r\n".to_vec();
-                chunk.extend([b' '; 0x4000]);
-                chunk.extend(b"\r\n");
-                self.hold(kind, self.plan.api, head, &chunk).await
+                let piece = &words.endless[words.endless.len() - words.piece_bytes..];
+                self.hold(kind, self.plan.api, &words.endless, piece).await
             }
-            Kind::DeepJson => self.ask_deep(count).await,
+            Kind::DeepJson => self.ask_deep(&words, count).await,
         }
     }
 
@@ -189,30 +233,28 @@ impl Worker {
         }
         let mut stream = TcpStream::connect(to).await?;
         stream.write_all(begin).await?;
-        stream.write_all(more).await?;
         held.push_back(stream);
         said
     }
 
     /// Each is refused, or it is an error.
-    async fn ask_deep(&mut self, count: usize) -> io::Result<()> {
+    async fn ask_deep(&mut self, words: &Words, count: usize) -> io::Result<()> {
         let mut stream = match self.talks.take() {
             Some(stream) => stream,
             None => TcpStream::connect(self.plan.api).await?,
         };
-        let body = format!("{{\"operations\":{}", "[".repeat(DEPTH));
-        let head = format!(
-            "POST /v1/units HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all((head + &body).repeat(count).as_bytes()).await?;
-        let (mut answers, mut piece) = (Vec::new(), [0; 8192]);
-        while String::from_utf8_lossy(&answers).matches("HTTP/1.1 400").count() < count {
-            match stream.read(&mut piece).await? {
+        stream.write_all(&words.deep.repeat(count)).await?;
+        let (mut answered, mut piece) = (0, [0; 8192]);
+        // Where an answer begins may be split between two reads.
+        let mut kept = 0;
+        while answered < count {
+            let read = match stream.read(&mut piece[kept..]).await? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                read => answers.extend_from_slice(&piece[..read]),
-            }
+                read => kept + read,
+            };
+            answered += String::from_utf8_lossy(&piece[..read]).matches(REFUSED).count();
+            kept = read.min(REFUSED.len() - 1);
+            piece.copy_within(read - kept..read, 0);
         }
         self.talks = Some(stream);
         Ok(())

@@ -26,7 +26,8 @@ impl ClusterState {
         if token.expires_at.is_some_and(|end| end <= at) {
             return Err(Rejected::TokenExpired);
         }
-        if token.used_by.contains(machine) {
+        // Repeated by a machine that was removed since, it would undo that.
+        if token.used_by.contains(machine) && !self.expelled.contains_key(machine) {
             return Ok(Applied { kind: Kind::Unchanged, change: None });
         }
         let mut token = (**token).clone();
@@ -105,6 +106,25 @@ mod tests {
         assert_eq!(apply(&mut state, used("m3", "d", 104)), Err(Rejected::TokenUsed));
         assert_eq!(apply(&mut state, Command::RevokeToken { id: "t".into() }), Ok(Kind::Removed));
         assert_eq!(apply(&mut state, used("m1", "d", 105)), Err(Rejected::TokenUnknown));
+    }
+
+    #[test]
+    fn a_used_up_token_does_not_undo_a_removal() {
+        let mut state = ClusterState::default();
+        let machine = MachineId::new("m1").unwrap();
+        let expelled = Expelled { at: 100, name: "one".into() };
+        let expel = || Command::Expel { machine: machine.clone(), expelled: expelled.clone() };
+        for (uses, again) in
+            [(Some(1), Err(Rejected::TokenUsed)), (Some(2), Ok(Kind::Updated)), (None, Ok(Kind::Updated))]
+        {
+            apply(&mut state, token(None, uses)).unwrap();
+            assert_eq!(apply(&mut state, used("m1", "d", 101)), Ok(Kind::Updated));
+            assert_eq!(apply(&mut state, used("m1", "d", 102)), Ok(Kind::Unchanged));
+            apply(&mut state, expel()).unwrap();
+            assert_eq!(apply(&mut state, used("m1", "d", 103)), again, "{uses:?}");
+            apply(&mut state, Command::Readmit { machine: machine.clone() }).unwrap();
+            apply(&mut state, Command::RevokeToken { id: "t".into() }).unwrap();
+        }
     }
 
     #[test]

@@ -65,6 +65,14 @@ impl ClusterState {
             Command::RaiseFeatureLevel { to } => self.raise_feature_level(*to),
             Command::Rotate(step) => self.rotate(step),
             Command::RebootLock { group, change } => self.change_reboot_group(group, change),
+            #[cfg(feature = "next")]
+            Command::Next { name } => match &self.cluster {
+                Some(cluster) => {
+                    let renamed = Cluster { name: name.clone(), ..(**cluster).clone() };
+                    Ok(Applied { kind: Kind::Updated, change: Some(Change::Cluster(renamed)) })
+                }
+                None => Err(Rejected::LevelNotReached { needs: command.feature_level(), at: 0 }),
+            },
         }
     }
 

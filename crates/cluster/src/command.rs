@@ -135,6 +135,11 @@ pub enum Command {
         group: RebootGroupName,
         change: RebootChange,
     },
+    /// The cluster gets another name. Stands for whatever the next version adds, and stays the last.
+    #[cfg(feature = "next")]
+    Next {
+        name: String,
+    },
 }
 
 /// One record put or deleted: the whole effect of a command.

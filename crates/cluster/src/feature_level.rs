@@ -8,7 +8,9 @@ use crate::{ClusterState, MachineInfo};
 
 /// The newest commands that this version knows. A version that appends commands raises it by one, and gives
 /// them that number in [`Command::feature_level`].
-pub const FEATURE_LEVEL: u32 = 2;
+pub const FEATURE_LEVEL: u32 = THIS + cfg!(feature = "next") as u32;
+
+const THIS: u32 = 2;
 
 /// What every cluster begins with, and every machine knows.
 const FIRST: u32 = 1;
@@ -42,6 +44,8 @@ impl Command {
             | Command::RebootLock { .. } => FIRST,
             // Whoever knows what it raises to knows it too.
             Command::RaiseFeatureLevel { to } => 2.max(*to),
+            #[cfg(feature = "next")]
+            Command::Next { .. } => FEATURE_LEVEL,
         }
     }
 }

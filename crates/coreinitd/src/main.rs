@@ -16,7 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// `journalctl COREINIT_UNIT=hello.service` is all that was said of a unit.
 const FIELD_PREFIX: &str = "COREINIT";
 
-fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     let flags = Flags::parse();
     if let Some(dir) = &flags.check_store {
         return coreinitd::run::check_store(dir, flags.engine.unwrap_or_default()).into();

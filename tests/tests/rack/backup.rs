@@ -16,7 +16,7 @@ const BACKUP: &str = "/root/cluster.backup";
 
 /// Writes on every host while `act` runs; gives what was asked for, what was acknowledged, and what `act`
 /// gave.
-fn under_load<T>(cluster: &Cluster, act: impl FnOnce() -> T) -> (BTreeSet<String>, T) {
+pub fn under_load<T>(cluster: &Cluster, act: impl FnOnce() -> T) -> (BTreeSet<String>, T) {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let writer = |host: String| {
@@ -47,13 +47,13 @@ fn under_load<T>(cluster: &Cluster, act: impl FnOnce() -> T) -> (BTreeSet<String
     })
 }
 
-fn hashes(cluster: &Cluster, host: &str) -> Result<BTreeMap<String, String>, String> {
+pub fn hashes(cluster: &Cluster, host: &str) -> Result<BTreeMap<String, String>, String> {
     let units = cluster.units(host)?;
     Ok(units.into_iter().map(|unit| (unit.name.to_string(), unit.hash)).collect())
 }
 
 /// Every one of them runs on the machine that the cluster says, and that machine holds the file of that hash.
-fn runs_by_hash(cluster: &Cluster, host: &str, hashes: &BTreeMap<String, String>) -> Result<(), String> {
+pub fn runs_by_hash(cluster: &Cluster, host: &str, hashes: &BTreeMap<String, String>) -> Result<(), String> {
     for (name, hash) in hashes {
         let unit = cluster.unit(host, name)?;
         let home = unit.states.iter().find(|state| Some(&state.machine) == unit.machine.as_ref());
@@ -159,7 +159,7 @@ fn put(cluster: &Cluster, host: &str, bytes: &[u8]) {
 }
 
 /// Thousands may have come together: some at a time.
-fn destroy_load(cluster: &Cluster) {
+pub fn destroy_load(cluster: &Cluster) {
     let names: Vec<String> = hashes(cluster, "h1").expect("an answer").into_keys().collect();
     for names in names.chunks(500) {
         let destroy = |name: &String| Operation::Destroy { name: name.clone() };

@@ -11,21 +11,16 @@ use crate::rotating::the_authority_is_replaced;
 /// Aim: 10 s from nothing to three voters. These hosts share two processors with whatever else runs.
 const FORMING_LIMIT: Duration = Duration::from_secs(30);
 const LIMIT: Duration = Duration::from_secs(60);
-const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
+pub const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
 const CONFIGURED: &str = "/etc/coreinit/coreinitd.toml";
+/// Where the daemon keeps its share when nobody says otherwise, and what it keeps of the membership.
+pub const USUAL_DIR: &str = "/var/lib/coreinit";
 
 /// init, join, a token that was revoked, leave, a dead machine that is removed and comes back, a leader that
 /// leaves. Then everything is as it was.
 pub fn a_cluster_is_made_by_hand(cluster: &Cluster) {
     let rack = &cluster.rack;
-    for host in HOSTS {
-        cluster.stop_daemon(host);
-        rack.shell(host, &format!("mv {CONFIGURED} /root/ && rm -rf /var/lib/coreinit /var/lib/coreinit.*"));
-        cluster.start_daemon(host);
-    }
-    for host in HOSTS {
-        eventually(LIMIT, "the daemon to answer", || cluster.status(host));
-    }
+    unconfigured(cluster);
     cluster.types("h2", "cluster status").is(0, &["not part of a cluster", "`cluster join`"]);
 
     let begun = Instant::now();
@@ -42,7 +37,7 @@ pub fn a_cluster_is_made_by_hand(cluster: &Cluster) {
         let shown: BTreeSet<&str> = shown.split_whitespace().collect();
         assert_eq!(shown, BTreeSet::from(["0", "running"]), "{host}");
     }
-    let secret = line.split('-').next_back().and_then(|rest| rest.split(' ').next()).expect("a secret part");
+    let mut tokens = vec![secret_of(&line)];
 
     crash_while_joining(cluster);
 
@@ -59,7 +54,9 @@ pub fn a_cluster_is_made_by_hand(cluster: &Cluster) {
     let name = revoked.split('-').nth(3).expect("a token has a name").to_string();
     cluster.types("h1", &format!("token revoke {name}")).well();
     cluster.types("h3", &revoked).is(1, &["no such token", "corectl token create"]);
+    tokens.push(secret_of(&revoked));
     cluster.types("h3", &line).well();
+    tokens.push(used_up(cluster));
 
     // One that dies, is removed, and comes back: it is told so, nothing of it runs, and a token takes it
     // back.
@@ -92,21 +89,129 @@ pub fn a_cluster_is_made_by_hand(cluster: &Cluster) {
     cluster.at_home(LIMIT, other, &units);
     // Nobody listens any more where the first token was made, if that was the leader.
     let line = join_line(&cluster.types(other, "token create").well().to_string());
-    cluster.types(&leader, &line).well();
+    tokens.push(secret_of(&line));
+    joined_unseen(cluster, &leader, &line);
     voters(cluster, 3, LIMIT);
 
     the_authority_is_replaced(cluster, &units);
 
     let units: Vec<&str> = units.iter().map(String::as_str).collect();
     cluster.types("h1", &format!("destroy {}", units.join(" "))).well();
+    nothing_is_told(cluster, &tokens);
+    configured(cluster);
+}
+
+/// Hosts whose daemons were told nothing.
+pub fn unconfigured(cluster: &Cluster) {
     for host in HOSTS {
-        let found = rack.shell(host, &format!("journalctl --no-pager | grep -c {secret} || true"));
-        assert_eq!(found.trim(), "0", "{host}: the token's secret is in the journal");
         cluster.stop_daemon(host);
-        rack.shell(host, &format!("mv /root/coreinitd.toml {CONFIGURED} && rm -rf /var/lib/coreinit*"));
+        cluster.rack.shell(host, &format!("mv {CONFIGURED} /root/ && rm -rf {USUAL_DIR} {USUAL_DIR}.*"));
+        cluster.start_daemon(host);
+    }
+    for host in HOSTS {
+        eventually(LIMIT, "the daemon to answer", || cluster.status(host));
+    }
+}
+
+/// As they were before that.
+pub fn configured(cluster: &Cluster) {
+    for host in HOSTS {
+        cluster.stop_daemon(host);
+        cluster.rack.shell(host, &format!("mv /root/coreinitd.toml {CONFIGURED} && rm -rf {USUAL_DIR}*"));
     }
     HOSTS.iter().for_each(|host| cluster.start_daemon(host));
     cluster.formed();
+}
+
+/// A token for one machine is worth nothing to a second one, nor to the first once that was removed. Gives its
+/// secret part; h3 is a member before and after.
+fn used_up(cluster: &Cluster) -> String {
+    voters(cluster, 3, LIMIT);
+    for host in ["h2", "h3"] {
+        cluster.types(host, "cluster leave").well();
+    }
+    let line = join_line(&cluster.types("h1", "token create --uses 1").well().to_string());
+    cluster.types("h3", &line).well();
+    cluster.types("h2", &line).is(1, &["used up", "corectl token create"]);
+    cluster.types("h3", "cluster leave").well();
+    cluster.types("h3", &line).is(1, &["used up", "corectl token create"]);
+    let two = join_line(&cluster.types("h1", "token create --uses 2").well().to_string());
+    for host in ["h2", "h3"] {
+        cluster.types(host, &two).well();
+    }
+    secret_of(&line)
+}
+
+/// Joins by a token from standard input. While it does, no process of the host has it in its arguments or its
+/// environment.
+fn joined_unseen(cluster: &Cluster, host: &str, line: &str) {
+    let words: Vec<&str> = line.split(' ').collect();
+    let ["cluster", "join", token, address] = words[..] else { panic!("another line: {line}") };
+    for (file, text) in [("token", token.to_string()), ("secrets", secret_of(line))] {
+        let path = cluster.rack.path(host, &format!("/root/{file}")).expect("the host is on");
+        std::fs::write(path, text + "\n").expect("the file can be written");
+    }
+    let script = format!(
+        "corectl cluster join - {address} </root/token >/root/joined 2>&1 & looks=0
+         while kill -0 $! 2>/dev/null; do
+           looks=$((looks + 1))
+           cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | grep -aqFf /root/secrets && echo seen
+         done
+         wait $! || cat /root/joined; echo looks $looks; rm /root/token /root/secrets"
+    );
+    let said = cluster.rack.exec(host, &["bash", "-c", &script]);
+    let looks: u32 =
+        said.trim().strip_prefix("looks ").and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{said}"));
+    assert!(looks > 3, "it was looked at {looks} times");
+}
+
+/// Neither the tokens' secret parts nor the cluster's secret are in a journal, in what a process of a host was
+/// started with, or in an answer of the API.
+fn nothing_is_told(cluster: &Cluster, tokens: &[String]) {
+    let trust: serde_json::Value =
+        serde_json::from_str(&cluster.read("h1", &format!("{USUAL_DIR}/trust.json")))
+            .expect("h1 is a member");
+    let mut secrets = tokens.to_vec();
+    secrets.push(trust["secret"].as_str().expect("it has the secret").into());
+    assert!(secrets.iter().all(|secret| secret.len() >= 32), "they are whole");
+    let answers = [
+        "/v1/status",
+        "/v1/units",
+        "/v1/machines",
+        "/v1/cluster/members",
+        "/v1/cluster/tokens",
+        "/v1/cluster/people",
+        "/v1/cluster/backup",
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        "/fleet/v1/units",
+        "/fleet/v1/state",
+        "/fleet/v1/machines",
+    ];
+    for host in HOSTS {
+        let journal = cluster.rack.exec(host, &["journalctl", "--no-pager", "-o", "export", "-a"]);
+        assert!(journal.contains("was let in by a token") || host != "h1", "the journal is all there");
+        let processes =
+            cluster.rack.shell(host, "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null || true");
+        let told = answers.iter().map(|path| {
+            let answer = cluster.call(host, "GET", path, b"").unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(answer.status, 200, "{host}: {path}: {}", answer.text());
+            (*path, answer.text())
+        });
+        for (place, text) in told.chain([("the journal", journal), ("what processes were given", processes)])
+        {
+            for secret in &secrets {
+                assert!(!text.contains(secret.as_str()), "{host}: {secret} is in {place}");
+            }
+        }
+    }
+}
+
+/// The part of the token in such a line that lets a machine in.
+fn secret_of(line: &str) -> String {
+    let token = line.split(' ').nth(2).expect("a line has a token");
+    token.rsplit('-').next().expect("a token has parts").into()
 }
 
 /// The daemon is killed at several moments of joining with a token for one machine. It is a member afterwards
@@ -133,13 +238,13 @@ fn crash_while_joining(cluster: &Cluster) {
 }
 
 /// What follows `corectl` in the line that is printed.
-fn join_line(said: &str) -> String {
+pub fn join_line(said: &str) -> String {
     let line = said.lines().find_map(|line| line.trim().strip_prefix("corectl "));
     line.unwrap_or_else(|| panic!("no command is printed: {said}")).to_string()
 }
 
 #[track_caller]
-fn voters(cluster: &Cluster, count: usize, limit: Duration) {
+pub fn voters(cluster: &Cluster, count: usize, limit: Duration) {
     eventually(limit, "the machines to vote", || {
         for host in HOSTS {
             match cluster.status(host)?.voters {

@@ -1,11 +1,15 @@
 //! Units that belong on every machine, and machines that were not there when they were started.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tests::deploy::Cluster;
+use api::membership::{Members, Part};
+use api::v1::State;
+use tests::deploy::{Cluster, set};
 use tests::wait::eventually;
 
 const LIMIT: Duration = Duration::from_secs(30);
+/// The daemon's own patience with a voter that is away.
+const VOTER_GRACE: Duration = Duration::from_secs(60);
 const UNIT: &str = "probe-everywhere.service";
 
 /// One machine is without power when the unit is started; another joins the cluster for the first time after
@@ -36,4 +40,27 @@ pub fn a_global_unit_is_on_machines_that_come_later(cluster: &Cluster) {
     cluster.types(&fourth, &format!("destroy {UNIT}")).well();
     eventually(LIMIT, "nothing to be left", || cluster.nothing_left_now());
     assert_eq!(cluster.systemd_says(&fourth, UNIT).as_deref(), Ok("none"));
+    replaced_for_good(cluster, &fourth);
+}
+
+/// A voter that never comes back gives its vote to the machine that has joined. Nobody says a word.
+fn replaced_for_good(cluster: &Cluster, fourth: &str) {
+    let begun = Instant::now();
+    cluster.rack.kill("h3");
+    eventually(VOTER_GRACE + LIMIT, "three living voters", || {
+        let answer = cluster.call("h1", "GET", "/v1/cluster/members", b"")?;
+        let members: Members = serde_json::from_slice(&answer.body).map_err(|_| answer.text())?;
+        let voting = members.members.into_iter().filter(|member| member.part != Part::Learner);
+        let mut names: Vec<String> = voting.map(|member| member.name).collect();
+        names.sort();
+        if names == ["h1", "h2", fourth] { Ok(()) } else { Err(format!("{names:?} vote")) }
+    });
+    println!("rack: replaced: a new machine votes {:.1?} after one was lost for good", begun.elapsed());
+    // As many may be lost as before: the next leader has a majority without the dead one.
+    cluster
+        .batch(
+            fourth,
+            vec![set("probe-later.service", Some("[Service]\nExecStart=/bin/true\n"), State::Inactive)],
+        )
+        .expect("it is taken");
 }

@@ -14,6 +14,7 @@ mod damage;
 mod demo;
 mod etcd;
 mod fleetctl;
+mod forming;
 mod health;
 mod joining;
 mod kills;
@@ -25,6 +26,7 @@ mod placing;
 mod quorum;
 mod rebooting;
 mod refused;
+mod restore_by_hand;
 mod rotating;
 mod secret;
 mod start;
@@ -76,6 +78,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("a_machine_without_power_loses_its_units", loss::a_machine_without_power_loses_its_units),
     ("nothing_acknowledged_is_lost", loss::nothing_acknowledged_is_lost),
     ("the_state_may_be_kept_in_etcd", etcd::the_state_may_be_kept_in_etcd),
+    ("a_cluster_forms_itself_in_any_order", forming::a_cluster_forms_itself_in_any_order),
     ("two_that_want_to_reboot_do_it_in_turn", rebooting::two_that_want_to_reboot_do_it_in_turn),
     (
         "a_machine_that_cannot_be_emptied_does_not_reboot",
@@ -83,9 +86,14 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ),
     ("a_machine_joins_by_its_user_data", user_data::a_machine_joins_by_its_user_data),
     ("a_cluster_is_made_by_hand", by_hand::a_cluster_is_made_by_hand),
+    ("a_backup_is_restored_by_hand", restore_by_hand::a_backup_is_restored_by_hand),
     (
         "a_rolling_restart_loses_no_write_and_stops_no_unit",
         upgrade::a_rolling_restart_loses_no_write_and_stops_no_unit,
+    ),
+    (
+        "an_upgrade_under_load_waits_for_the_last_machine",
+        upgrade::an_upgrade_under_load_waits_for_the_last_machine,
     ),
     ("one_survivor_recovers_the_cluster", backup::one_survivor_recovers_the_cluster),
     ("a_backup_brings_everything_back", backup::a_backup_brings_everything_back),

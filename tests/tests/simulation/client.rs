@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use cluster::{Command, DesiredState, Kind, UnitFile, UnitName};
+use cluster::{Command, DesiredState, Expelled, Kind, UnitFile, UnitName};
 use raft::RaftStore;
 use rand::RngExt;
 use rand::rngs::SmallRng;
@@ -11,6 +11,7 @@ use store::{ProposeError, Store};
 use tests::linearizable::{Asked, Call, Heard, Wish};
 use tokio::time::Instant;
 
+use crate::machine::{id, name};
 use crate::world::{Moment, Shared};
 
 /// Few enough that callers meet.
@@ -35,6 +36,7 @@ pub async fn ask(machine: usize, store: RaftStore, world: Shared, mut chance: Sm
     let rest_ms = world.lock().expect("alone").rest_ms;
     loop {
         let calm = world.lock().expect("alone").calm;
+        remove(&store, &world).await;
         if calm && read(&store, &world).await {
             break;
         }
@@ -105,6 +107,27 @@ async fn change(store: &RaftStore, world: &Shared, chance: &mut SmallRng) {
             | ProposeError::TooNew(_)
             | ProposeError::TooLarge { .. },
         ) => drop(calls.remove(&moment.called)),
+    }
+}
+
+/// Takes a machine out of the cluster that is to leave it, as `POST /v1/machines/ID/remove` does. Several may
+/// do it at once, from wherever they are, and do it again.
+async fn remove(store: &RaftStore, world: &Shared) {
+    let Some(machine) = world.lock().expect("alone").next_leaver() else { return };
+    let (id, name, deadline) = (id(machine), name(machine), Instant::now() + PATIENCE);
+    let cordon = Command::SetSchedulable { id: id.clone(), schedulable: false };
+    let (Ok(_), Ok(state)) = (store.propose(vec![cordon], deadline).await, store.read(deadline).await) else {
+        return;
+    };
+    let assigned = state.assignments.iter().filter(|(_, assignment)| assignment.machine == id);
+    let mut commands: Vec<Command> =
+        assigned.map(|(unit, _)| Command::Unassign { unit: unit.clone(), machine: id.clone() }).collect();
+    let expel = commands.len();
+    commands.push(Command::Expel { machine: id.clone(), expelled: Expelled { at: 0, name } });
+    commands.push(Command::RemoveMachine { id });
+    let done = store.propose(commands, deadline).await;
+    if done.is_ok_and(|committed| committed.outcomes[expel].is_ok()) {
+        world.lock().expect("alone").removed.insert(machine);
     }
 }
 

@@ -69,7 +69,7 @@ pub fn run(seed: u64, verbose: bool) -> Result<Run, String> {
 }
 
 /// Everybody knows of so many voters.
-fn voters(world: &World, machines: &[&Machine], expected: usize) -> Result<(), String> {
+pub fn voters(world: &World, machines: &[&Machine], expected: usize) -> Result<(), String> {
     for machine in machines {
         let store = world.stores.get(&machine.number).ok_or(format!("m{} does not run", machine.number))?;
         let voting = store.voting();

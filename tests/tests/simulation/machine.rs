@@ -8,7 +8,7 @@ use std::time::Duration;
 use cluster::{MachineId, MachineInfo};
 use coreinitd::agent::AgentParts;
 use coreinitd::systemd::{Behaviour, Memory, Start};
-use coreinitd::{agent, leader, presence};
+use coreinitd::{agent, leader, leave, presence};
 use raft::{Disk, DiskError, EngineKind, FlushMode, Forgetful, Options, RaftStore, Timing, Unsynced};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -113,12 +113,13 @@ impl Machine {
             Err(error) => return Err(error.to_string().into()),
         };
         let mut failed = disk.failed();
-        let (_stop, stopping) = watch::channel(false);
+        let (stop, stopping) = watch::channel(false);
         let started = RaftStore::start(self.options(chance), disk, Arc::new(SimNet), stopping.clone()).await;
         let (store, driver) = match started {
             Ok(started) => started,
             Err(error) => return Err(error.into()),
         };
+        let mut expelled = store.expelled();
         world.lock().expect("alone").stores.insert(self.number, store.clone());
         if self.expect == 0 && self.join.is_empty() {
             // As an administrator does once; a machine that has a cluster says so.
@@ -150,15 +151,34 @@ impl Machine {
         } else {
             rooms.spawn(presence_only(store.clone(), stopping));
         }
-        rooms.spawn(client::ask(self.number, store, world.clone(), SmallRng::seed_from_u64(chance ^ 0xc11e)));
+        let mut callers = JoinSet::new();
+        callers.spawn(client::ask(
+            self.number,
+            store,
+            world.clone(),
+            SmallRng::seed_from_u64(chance ^ 0xc11e),
+        ));
         tokio::select! {
             // Cancel-safe: both only wait. A daemon whose disk has failed ends at once, with all its rooms.
             _ = failed.wait_for(Option::is_some) => {
+                callers.shutdown().await;
                 rooms.shutdown().await;
                 world.lock().expect("alone").stores.remove(&self.number);
                 std::future::pending().await
             }
+            // Its units run elsewhere; then the daemon would begin anew, as nobody's. Here that is its end.
+            _ = expelled.wait_for(|expelled| *expelled) => {
+                callers.shutdown().await;
+                world.lock().expect("alone").stores.remove(&self.number);
+                stop.send_replace(true);
+                while rooms.join_next().await.is_some() {}
+                leave::leave(&self.systemd, &self.marks).await;
+                self.disk.wipe();
+                world.lock().expect("alone").out.insert(self.number);
+                std::future::pending().await
+            }
             Some(ended) = rooms.join_next() => Err(format!("a room ended by itself: {ended:?}").into()),
+            Some(ended) = callers.join_next() => Err(format!("a caller ended by itself: {ended:?}").into()),
         }
     }
 }

@@ -8,6 +8,7 @@ mod grow;
 mod machine;
 mod net;
 mod seeds;
+mod shrink;
 mod sky;
 mod working;
 mod world;

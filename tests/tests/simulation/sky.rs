@@ -276,6 +276,13 @@ impl Sky<'_> {
         Ok(Run { digest: world.digest.finish(), writes, reads, ms: self.ms, both_run_ms_max, unknown })
     }
 
+    /// Machines that are there for good, and belong to the cluster as far as they know.
+    pub fn members(&self) -> Vec<usize> {
+        let world = self.world.lock().expect("alone");
+        let all = 0..self.machines.len();
+        all.filter(|machine| !self.gone.contains(machine) && !world.out.contains(machine)).collect()
+    }
+
     fn living(&self) -> Vec<usize> {
         let all = 0..self.machines.len();
         all.filter(|machine| !self.down.contains(machine) && !self.gone.contains(machine)).collect()

@@ -23,6 +23,8 @@ mod journal;
 mod listen;
 pub(crate) mod membership;
 mod metrics;
+#[cfg(feature = "next")]
+mod next;
 mod page_token;
 mod patience;
 mod people;
@@ -188,7 +190,10 @@ pub fn router(parts: HttpParts) -> (Router, Background) {
         .merge(reboot_lock::routes())
         .merge(fleet_lock::routes())
         .merge(fleet::routes())
-        .route("/metrics", any(metrics::metrics))
+        .route("/metrics", any(metrics::metrics));
+    #[cfg(feature = "next")]
+    let router = router.merge(next::routes());
+    let router = router
         .fallback(|| async { Refusal::NoRoute })
         .layer(from_fn_with_state(room.clone(), roles::admit))
         .layer(from_fn(|request: Request, next: axum::middleware::Next| async move {
