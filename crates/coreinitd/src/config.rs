@@ -24,7 +24,7 @@ use fleet_conf::FleetConf;
 
 use crate::cloud_config::{self, CloudConfig};
 use crate::trust::Trust;
-use crate::{keys, lookup};
+use crate::{keys as trust_keys, lookup};
 
 /// The port for everything that daemons say to each other.
 pub const PORT: u16 = 7340;
@@ -275,7 +275,7 @@ impl Config {
         let trust = if has_way { None } else { Trust::read(&data_dir)? };
         let by_hand = !has_way;
         let has_secret = by_hand || cluster_secret_file.is_some();
-        let kept = if has_secret { keys::kept(&data_dir)? } else { None };
+        let kept = if has_secret { trust_keys::kept(&data_dir)? } else { None };
         if by_hand && trust.is_none() && !join.is_empty() {
             bail!(
                 "`join` names other machines, and nothing says how to tell them from strangers; set \
