@@ -245,7 +245,10 @@ async fn serve(
         Some(room) = rooms.join_next() => Err(anyhow::anyhow!("a part of it ended by itself: {room:?}")),
         Some(room) = agent.join_next() => Err(anyhow::anyhow!("a part of it ended by itself: {room:?}")),
     };
-    notify(&[NotifyState::Stopping]);
+    // One that begins anew in this process does not stop: systemd would wait for its end, and kill it for that.
+    if !matches!(ended, Ok(Some(_))) {
+        notify(&[NotifyState::Stopping]);
+    }
     stop_agent.send_replace(true);
     // Units are stopped when somebody stops the daemon, never because it has failed. Those of a machine that
     // was removed run elsewhere.

@@ -28,6 +28,11 @@ pub fn a_cluster_is_made_by_hand(cluster: &Cluster) {
     }
     voters(cluster, 3, FORMING_LIMIT);
     println!("rack: by hand: from nothing to three voters: {:.1?}", begun.elapsed());
+    for host in HOSTS {
+        let state =
+            rack.exec(host, &["systemctl", "show", "-p", "ActiveState", "--value", "coreinitd.service"]);
+        assert_eq!(state.trim(), "active", "{host}: systemd does not wait for the daemon's end");
+    }
     let mut tokens = vec![secret_of(&line)];
 
     crash_while_joining(cluster);

@@ -65,7 +65,8 @@ pub fn bad_requests_hold_nothing_up(cluster: &Cluster) {
 fn processor_seconds(cluster: &Cluster) -> f64 {
     // utime and stime of proc(5), a hundredth of a second each.
     let script = "set -- $(sed 's/.*) //' /proc/$(pidof -s coreinitd)/stat); echo $((${12} + ${13}))";
-    let of = |host: &String| cluster.rack.shell(host, script).trim().parse::<f64>().expect("a number") / 100.0;
+    let of =
+        |host: &String| cluster.rack.shell(host, script).trim().parse::<f64>().expect("a number") / 100.0;
     cluster.rack.hosts().iter().map(of).sum()
 }
 
