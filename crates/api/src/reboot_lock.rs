@@ -76,8 +76,8 @@ impl Client {
         self.order("/v1/reboot-lock/slots", slots, REQUEST_TIMEOUT).await
     }
 
-    /// FleetLock's `pre-reboot`: good once the machine has a slot and is empty. The error with status 409 says
-    /// what that waits for; ask again.
+    /// FleetLock's `pre-reboot`: good once the machine has a slot and is empty. The error with status 409
+    /// says what that waits for; ask again.
     pub async fn pre_reboot(&self, id: &str, group: &str) -> Result<(), ClientError> {
         self.fleet_lock("/v1/pre-reboot", id, group, LOCK_TIMEOUT).await
     }

@@ -237,7 +237,7 @@ pub enum Rejected {
     LevelNotReached { needs: u32, at: u32 },
     #[error("machine {machine} is about to reboot")]
     MachineReboots { machine: MachineId },
-    #[error("no slot of reboot group {group} is free ({slots} slot{}): {}", plural(*.slots), held_by(.holders))]
+    #[error("no slot of reboot group {group} is free ({slots} slot{}): {}", plural(*.slots), held(.holders))]
     RebootSlotsTaken { group: RebootGroupName, slots: u32, holders: Vec<MachineId> },
     #[error("there are {max} reboot groups already, which is the limit")]
     RebootGroupsFull { max: usize },
@@ -247,7 +247,7 @@ fn plural(count: u32) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
 
-fn held_by(machines: &[MachineId]) -> String {
+fn held(machines: &[MachineId]) -> String {
     let ids: Vec<&str> = machines.iter().map(MachineId::as_str).collect();
     if ids.is_empty() { "nobody may reboot".into() } else { format!("held by {}", ids.join(", ")) }
 }

@@ -1,5 +1,5 @@
 //! The cluster-wide reboot lock: machines of one group reboot only as many at a time as the group has slots,
-//! and each is emptied first. What is stored, how it changes, and what has to be done next to empty a machine.
+//! and each is emptied first. What is stored, how it changes, and what is to be done next to empty a machine.
 //!
 //! A machine that holds a slot takes no new units, for as long as it holds it: that follows from the record
 //! and is written nowhere else, so that it ends with the slot.

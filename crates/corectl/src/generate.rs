@@ -51,7 +51,7 @@ pub async fn run(client: &Client, command: &GenerateCommand) -> anyhow::Result<E
     if wish.token.is_none() {
         let within = wish.wish.ttl.0.map_or("for ever".into(), |ttl| format!("for {}", span(ttl.as_secs())));
         output::note(&format!(
-            "It holds a token that lets machines in {within}: treat it as a secret. `corectl token list` has it."
+            "It holds a token that lets machines in {within}: treat it as a secret (`corectl token list`)."
         ));
     }
     Ok(Exit::Done)

@@ -1,4 +1,4 @@
-//! `reboot-lock`: who may reboot, slots that are taken and given back, and a machine's own reboot in its turn.
+//! `reboot-lock`: who may reboot, slots taken and given back, and a machine's own reboot in its turn.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -46,8 +46,8 @@ pub struct Flags {
     /// fleet's configuration file: what still means something is taken from it
     #[arg(long, env = "COREINIT_FLEET_CONFIG", value_name = "FILE")]
     pub fleet_config: Option<PathBuf>,
-    /// User data, as CoreOS's machines got it, that begins with #cloud-config: carried out once a boot; options of
-    /// this daemon in it win over the configuration file
+    /// User data, as CoreOS's machines got it, that begins with #cloud-config: carried out once a boot;
+    /// options of this daemon in it win over the configuration file
     #[arg(long, env = "COREINIT_CLOUD_CONFIG", value_name = "FILE")]
     pub cloud_config: Option<PathBuf>,
     /// Only carry the cloud-config out, and end

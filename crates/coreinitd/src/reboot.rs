@@ -1,5 +1,5 @@
-//! Machines that hold a slot of the reboot lock are emptied: while this machine leads, it has their units leave
-//! one after another, each when the one before is well elsewhere. Who asked for the slot may be gone long ago.
+//! Machines that hold a slot of the reboot lock are emptied: while this machine leads, it has their units
+//! leave one after another, each when the one before is well elsewhere. Who asked may be gone long ago.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::leader::propose;
 
 /// How often it is looked whether a unit has been waited for in vain.
 const TICK: Duration = Duration::from_secs(1);
-/// A unit that is not well elsewhere by then holds up the others no longer. systemd itself gives a start 90 s.
+/// A unit that is not well elsewhere by then holds up the others no longer. systemd gives a start 90 s.
 const SETTLE_MAX: Duration = Duration::from_secs(90);
 
 /// The last units that were asked to leave a machine, and when.

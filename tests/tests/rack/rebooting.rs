@@ -13,7 +13,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 const HOSTS: [&str; 2] = ["h1", "h2"];
 
 /// Both ask at the same moment. Each is cut off from power when it may, and gives its slot back when it runs
-/// again; the other is not let before that. While one is emptied, one unit at a time is away from its machine.
+/// again; the other is not let before that. While one is emptied, one unit at a time is down.
 pub fn two_that_want_to_reboot_do_it_in_turn(cluster: &Cluster) {
     let units = probes("turn", 9);
     cluster.launch("h1", &units);

@@ -8,8 +8,8 @@ use tests::wait::eventually;
 const LIMIT: Duration = Duration::from_secs(60);
 const CONFIGURED: &str = "/etc/coreinit/coreinitd.toml";
 
-/// A machine without a configuration joins by its user data alone, with the metadata that is in it; and its own
-/// units are as the user data says, once a boot.
+/// A machine without a configuration joins by its user data alone, with the metadata that is in it; and its
+/// own units are as the user data says, once a boot.
 pub fn a_machine_joins_by_its_user_data(cluster: &Cluster) {
     let rack = &cluster.rack;
     cluster.stop_daemon("h3");
@@ -79,7 +79,8 @@ coreos:
         &format!(
             "systemctl stop coreinitd; systemctl disable --now coreinit-join.service probe-own.service
              rm -rf /etc/systemd/system/probe-own.service* /etc/systemd/system/coreinit-join.service /etc/rack
-             systemctl daemon-reload; mv /root/coreinitd.toml {CONFIGURED}; rm -rf /var/lib/coreinit {DATA_DIR}"
+             systemctl daemon-reload; mv /root/coreinitd.toml {CONFIGURED}
+             rm -rf /var/lib/coreinit {DATA_DIR}"
         ),
     );
     cluster.start_daemon("h3");

@@ -36,7 +36,7 @@ pub struct Generate {
     /// Use this token instead of making one
     #[arg(long, value_name = "TOKEN", conflicts_with_all = ["ttl", "uses"])]
     pub token: Option<String>,
-    /// A member that lets the machine in, HOST or HOST:PORT; may be given more than once [default: all members]
+    /// A member that lets the machine in, HOST or HOST:PORT; may be given more than once [default: all]
     #[arg(long = "address", value_name = "ADDRESS")]
     pub addresses: Vec<String>,
     /// Metadata of the machine; may be given more than once

@@ -35,8 +35,8 @@ pub fn write(machine: &NewMachine, variant: Variant) -> String {
     text
 }
 
-/// A text as it is, its lines so far to the right. It ends with a line's end, and has no line that begins with
-/// a blank at its head.
+/// A text as it is, its lines so far to the right. It ends with a line's end, and its first line does not
+/// begin with a blank.
 pub fn block(text: &str, columns: usize) -> String {
     let mut block = String::from("|\n");
     for line in text.lines() {

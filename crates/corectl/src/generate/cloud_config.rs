@@ -51,8 +51,8 @@ pub fn for_coreos(machine: &NewMachine) -> anyhow::Result<String> {
         match contents {
             Contents::Text(contents) => text.push_str(&entry(path, *mode, contents)),
             Contents::From(_) => bail!(
-                "--programs: a cloud-config of CoreOS's kind fetches nothing; use ignition or butane, or cloud-init's \
-                 dialect"
+                "--programs: a cloud-config of CoreOS's kind fetches nothing; use ignition or butane, \
+                 or cloud-init's dialect"
             ),
         }
     }

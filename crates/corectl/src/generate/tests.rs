@@ -81,7 +81,7 @@ fn unescaped(text: &str) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// Butane has no published schema: what it makes of this is Ignition's, whose keys these are but for `inline`.
+/// Butane has no published schema: what it makes of this is Ignition's, whose keys these are.
 #[test]
 fn butane_says_the_same() {
     for machine in machines() {

@@ -1,5 +1,5 @@
-//! The text: YAML below a first line `#cloud-config`, with the keys of coreos-cloudinit that mean something to
-//! this daemon. A slip in those is refused; keys that are other programs' are noted.
+//! The text: YAML below a first line `#cloud-config`, with the keys of coreos-cloudinit that mean something
+//! to this daemon. A slip in those is refused; keys that are other programs' are noted.
 
 use std::collections::BTreeMap;
 

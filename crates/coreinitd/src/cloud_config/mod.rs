@@ -1,6 +1,6 @@
 //! `#cloud-config`: user data as CoreOS's machines got it. What it says is read and checked as a whole
-//! (`document`), turned into steps in the order in which coreos-cloudinit took them (`plan`), and carried out:
-//! files here (`files`), the rest by the systemd room. Options of the daemon in it go to the configuration.
+//! (`document`), turned into steps in the order in which coreos-cloudinit took them (`plan`), and carried
+//! out: files here (`files`), the rest by the systemd room. The daemon's options go to the configuration.
 //!
 //! It is carried out once a boot, like coreos-cloudinit did it, and not at each start of the daemon.
 

@@ -1,5 +1,6 @@
-//! What a document comes to, step by step, in coreos-cloudinit's order: files; the update's settings; for each
-//! unit its file, its drop-ins, its mask, its links; then one reload, and the commands in the order of the units.
+//! What a document comes to, step by step, in coreos-cloudinit's order: files; the update's settings; for
+//! each unit its file, its drop-ins, its mask, its links; then one reload, and the commands in the order of
+//! the units.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -284,7 +284,8 @@ proptest! {
     fn files_keep_their_bytes(content in "\\PC{0,40}", mode in 0u32..0o7777) {
         let content = content.replace("$p", "p");
         let quoted = serde_json::Value::from(content.as_str()).to_string();
-        let cloud = understand(&format!("write_files: [{{path: /f, permissions: {mode:o}, content: {quoted}}}]"));
+        let text = format!("write_files: [{{path: /f, permissions: {mode:o}, content: {quoted}}}]");
+        let cloud = understand(&text);
         let cloud = cloud.unwrap();
         let [Step::Write(file)] = &cloud.plan.steps[..] else { panic!("{:?}", cloud.plan) };
         prop_assert_eq!(std::str::from_utf8(&file.bytes), Ok(content.as_str()));

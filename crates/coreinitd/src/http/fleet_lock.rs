@@ -1,6 +1,6 @@
 //! FleetLock, the protocol by which Zincati and others ask whether their machine may reboot
-//! (<https://coreos.github.io/zincati/development/fleetlock/protocol/>). It is allowed to when it holds one of
-//! its group's slots and has been emptied.
+//! (<https://coreos.github.io/zincati/development/fleetlock/protocol/>). It is allowed to when it holds one
+//! of its group's slots and has been emptied.
 //!
 //! Nothing is moved here: a machine that holds a slot is emptied by the leader. Who is refused asks again, at
 //! whichever daemon; nothing hangs on the one that was asked first.
@@ -163,8 +163,8 @@ async fn pre_reboot(
     let state = room.read(false).await?;
     let machine = machine_of(&state, &id).ok_or_else(|| {
         let value = format!(
-            "no machine of the cluster is called {}; it takes the machine's id (/etc/machine-id), the one that \
-             Zincati derives from it, or its host name",
+            "no machine of the cluster is called {}; it takes the machine's id (/etc/machine-id), the one \
+             that Zincati derives from it, or its host name",
             id.escape_debug()
         );
         Refused { status: StatusCode::BAD_REQUEST, kind: "unknown_machine", value }

@@ -1,5 +1,5 @@
-//! What administrators see of the reboot lock, and do about it: who holds a slot, slots that are given back in
-//! a machine's place, and how many there are.
+//! What administrators see of the reboot lock, and do about it: who holds a slot, slots that are given back
+//! in a machine's place, and how many there are.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

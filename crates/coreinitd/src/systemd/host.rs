@@ -36,8 +36,8 @@ impl Host {
         }
     }
 
-    /// One after another; what failed comes back, one line each. Jobs are asked for and not waited for: one may
-    /// be ordered after the daemon that asks.
+    /// One after another; what failed comes back, one line each. Jobs are asked for and not waited for: one
+    /// may be ordered after the daemon that asks.
     pub async fn carry_out(&self, steps: &[HostStep]) -> Vec<String> {
         let mut failed = Vec::new();
         for step in steps {
