@@ -47,6 +47,10 @@ async fn ask(options: &Options, endpoint: &str) -> Result<String, String> {
         Ok(version) => Ok(version.etcdserver),
         // etcd 0.x: `etcd 0.4.6`.
         Err(_) if text.starts_with("etcd ") => Ok(text.trim_start_matches("etcd ").trim().into()),
+        // Go's own words to whoever speaks without TLS.
+        Err(_) if text.contains("HTTPS server") => {
+            Err(format!("{endpoint} speaks TLS: write https:// in etcd_endpoints, and set etcd_ca_file"))
+        }
         Err(_) => Err(format!("{endpoint} does not answer as an etcd does")),
     }
 }

@@ -3,6 +3,7 @@
 //! (`sources`). Nothing that is shipped depends on this.
 
 pub mod deploy;
+pub mod etcd;
 pub mod fuzz;
 pub mod hands;
 pub mod http;

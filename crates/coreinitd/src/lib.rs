@@ -15,6 +15,7 @@ pub mod leader;
 pub mod leave;
 pub mod migrate;
 pub mod offline;
+mod others;
 pub mod presence;
 pub mod recover;
 pub mod restore;

@@ -31,8 +31,13 @@ impl Link {
         self.current.lock().expect("no holder of this lock panics").1.clone()
     }
 
-    /// That member did not do what it should: the next one is asked from here on.
+    /// That member did not do what it should: the next one is asked from here on, unless it would say the
+    /// same.
     pub fn failed(&self, number: u64, error: &KeyError) {
+        if let KeyError::Refused(why) = error {
+            self.shared.set_denied(Some(why.clone()));
+            return;
+        }
         let mut current = self.current.lock().expect("no holder of this lock panics");
         if current.1.number == number
             && let Ok(next) = member(&self.shared, number + 1)

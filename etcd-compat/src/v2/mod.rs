@@ -131,7 +131,9 @@ impl V2 {
                 Err(KeyError::Unknown(reason)) => Some(KeyError::Unknown(reason)),
                 Err(error) => {
                     self.mirror.forget(&id);
-                    self.shared.set_trouble(Some(error.to_string()));
+                    if let KeyError::Refused(why) = &error {
+                        self.shared.set_denied(Some(why.clone()));
+                    }
                     return Err(unavailable(error.to_string()));
                 }
             };
@@ -169,6 +171,9 @@ impl V2 {
                     }
                     self.formed()?;
                     return Ok(self.shared.state.borrow().clone());
+                }
+                Err(KeyError::Refused(why)) => {
+                    return Err(ReadError::Unavailable { reason: format!("etcd: {why}") });
                 }
                 Err(error) => self.link.failed(member.number, &error),
             }

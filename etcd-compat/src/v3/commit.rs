@@ -97,7 +97,7 @@ impl V3 {
                     return Err(ProposeError::TooLarge { bytes, max: BYTES_MAX });
                 }
                 Err(Trouble::Refused(reason)) => return Err(self.given_up(&done, &reason)),
-                Err(Trouble::NotTaken(reason)) => {
+                Err(Trouble::NotTaken(reason) | Trouble::Stranger(reason)) => {
                     let pause = Instant::now() + RETRY_INTERVAL;
                     if deadline <= pause {
                         return Err(self.given_up(&done, &reason));
@@ -202,13 +202,7 @@ impl V3 {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
                 let trouble = Trouble::of(&error);
-                match &trouble {
-                    Trouble::NotTaken(why) | Trouble::Unknown(why) => {
-                        self.link.failed(connection.number, why);
-                    }
-                    Trouble::Refused(why) => self.shared.set_trouble(Some(why.clone())),
-                    Trouble::TooLarge(_) => {}
-                }
+                self.link.fails(connection.number, &trouble);
                 return Err(trouble);
             }
             Err(_) => {
@@ -218,7 +212,7 @@ impl V3 {
         };
         if answer.succeeded() {
             if writes {
-                self.shared.set_trouble(None);
+                self.shared.set_denied(None);
             }
             let at = answer.header().map_or(0, |header| header.revision());
             return Ok(Done::At(if writes { at } else { view.revision }));
