@@ -144,7 +144,15 @@ impl Http {
             None => begin(stream).await,
             Some((connector, _)) => {
                 let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
-                begin(connector.connect(name, stream).await?).await
+                let stream = connector.connect(name, stream).await.map_err(|error| match error.kind() {
+                    io::ErrorKind::UnexpectedEof => {
+                        let told = "it hung up on a TLS handshake; if it does not speak TLS, write http:// in \
+                                    etcd_endpoints";
+                        io::Error::new(error.kind(), told)
+                    }
+                    _ => error,
+                });
+                begin(stream?).await
             }
         }
     }

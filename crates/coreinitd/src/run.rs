@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use cluster::{Liveness, MachineId, MachineInfo};
+use cluster::{Liveness, MachineInfo};
 use etcd_compat::EtcdStore;
 use futures::FutureExt;
 use futures::future::BoxFuture;

@@ -66,6 +66,7 @@ impl V2 {
             let value = self.shared.alive_value();
             member.put(&format!("{}/alive/{machine}", self.dir), &ttl, &value, ANSWER_TIMEOUT).await?;
             self.there_until.send_replace(Some(sent + LEASE_TTL));
+            self.shared.set_trouble(None);
             self.shared.set_denied(None);
         }
         if *self.resigned.borrow() || !self.is_there() {

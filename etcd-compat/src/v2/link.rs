@@ -35,6 +35,7 @@ impl Link {
     /// same.
     pub fn failed(&self, number: u64, error: &KeyError) {
         if let KeyError::Refused(why) = error {
+            self.shared.set_trouble(None);
             self.shared.set_denied(Some(why.clone()));
             return;
         }
@@ -56,7 +57,10 @@ impl Link {
     pub async fn proves(&self, key: &str) -> Result<(), KeyError> {
         let member = self.current();
         match member.get(key, "quorum=true", ANSWER_TIMEOUT).await {
-            Ok(_) | Err(KeyError::NotFound(_)) => Ok(()),
+            Ok(_) | Err(KeyError::NotFound(_)) => {
+                self.shared.set_trouble(None);
+                Ok(())
+            }
             Err(error) => {
                 self.failed(member.number, &error);
                 Err(error)

@@ -206,7 +206,10 @@ impl V3 {
                 return Err(trouble);
             }
             Err(_) => {
-                self.link.failed(connection.number, "no answer in time to a transaction");
+                // Who is in a hurry proves nothing against a member.
+                if until < deadline {
+                    self.link.failed(connection.number, "no answer in time to a transaction");
+                }
                 return Err(Trouble::Unknown("no answer in time".into()));
             }
         };

@@ -63,6 +63,7 @@ impl V3 {
             let Some(connection) = self.link.connected(deadline).await else {
                 return Err(ReadError::Unavailable { reason: self.shared.why() });
             };
+            // Who is in a hurry proves nothing against a member.
             let until = deadline.min(Instant::now() + ANSWER_TIMEOUT);
             let head = timeout_at(until, connection.kv().get(self.keys.head(), None)).await;
             let trouble = match head {
@@ -76,6 +77,7 @@ impl V3 {
                     return Ok(self.shared.state.borrow().clone());
                 }
                 Ok(Err(error)) => Trouble::of(&error),
+                Err(_) if until == deadline => return Err(ReadError::Timeout),
                 Err(_) => Trouble::Unknown("no answer in time to a read".into()),
             };
             self.link.fails(connection.number, &trouble);

@@ -17,9 +17,8 @@ const UNAUTHENTICATED: i32 = 16;
 
 pub const NO_SPACE: &str = "its database is full (NOSPACE) and it takes no changes; compact and defragment it, \
                             then `etcdctl alarm disarm`";
-pub const CORRUPT: &str = "its members hold different data (CORRUPT), and it neither tells nor takes anything: \
-                           see `etcdctl alarm list`, and restore it from a backup or replace the member that \
-                           is wrong";
+pub const CORRUPT: &str = "its members hold different data (CORRUPT) and it takes no changes: see `etcdctl alarm \
+                           list`, and replace the member that is wrong, or restore all from a backup";
 
 /// What became of a request that failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,7 +57,7 @@ impl Trouble {
         if has("authentication") || has("user name is empty") || has("invalid auth token") {
             return Trouble::Stranger(format!("it refuses etcd_user and its password: {text}"));
         }
-        if has("auth: ") || code == UNAUTHENTICATED {
+        if has("auth") || code == UNAUTHENTICATED {
             return Trouble::Stranger(text);
         }
         match code {

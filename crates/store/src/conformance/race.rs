@@ -66,6 +66,8 @@ pub async fn reads_never_go_back(world: &World) {
         let set = Command::SetMachineMetadata { id: id.clone(), set };
         world.any(count as usize / 10).one(set).await.expect("it is there");
         acknowledged.store(count, Ordering::SeqCst);
+        // A store that never waits lets nobody else come to read.
+        tokio::task::yield_now().await;
     }
     let looks = tasks.join_all().await;
     assert!(looks.iter().all(|looks| *looks > 1), "everybody has read: {looks:?}");
