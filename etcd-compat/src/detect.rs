@@ -1,10 +1,11 @@
 //! Which interface an etcd has: its `/version` says so, in the words of its day.
 
+use std::io;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::http::Http;
+use crate::http::{Http, HttpError};
 use crate::options::{Api, Options};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -41,13 +42,25 @@ pub async fn detect(options: &Options) -> Result<Found, String> {
 async fn ask(options: &Options, endpoint: &str) -> Result<String, String> {
     let http = Http::new(endpoint, options.tls.as_ref(), None)?;
     let answer =
-        http.call("GET", "/version", None, ANSWER_TIMEOUT).await.map_err(|error| error.to_string())?;
+        http.call("GET", "/version", None, ANSWER_TIMEOUT).await.map_err(|error| told(endpoint, &error))?;
     let text = String::from_utf8_lossy(&answer.body).into_owned();
     match serde_json::from_str::<Version>(&text) {
         Ok(version) => Ok(version.etcdserver),
         // etcd 0.x: `etcd 0.4.6`.
         Err(_) if text.starts_with("etcd ") => Ok(text.trim_start_matches("etcd ").trim().into()),
         Err(_) => Err(format!("{endpoint} does not answer as an etcd does")),
+    }
+}
+
+fn told(endpoint: &str, error: &HttpError) -> String {
+    match error {
+        // etcd hangs up on whoever does not begin with a handshake.
+        HttpError::NoAnswer { source, .. }
+            if endpoint.starts_with("http:") && source.kind() != io::ErrorKind::TimedOut =>
+        {
+            format!("{error}; if it speaks TLS, write https:// in etcd_endpoints, and set etcd_ca_file")
+        }
+        _ => error.to_string(),
     }
 }
 

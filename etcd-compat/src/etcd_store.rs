@@ -55,6 +55,12 @@ impl EtcdStore {
         Ok((store, run))
     }
 
+    /// Where the daemon of another machine of the cluster is reached; `None` for one that is not there, or
+    /// has not said.
+    pub fn peer(&self, machine: &MachineId) -> Option<String> {
+        self.0.shared.presence.peer(machine)
+    }
+
     fn not_yet(&self) -> String {
         self.0.shared.why()
     }
@@ -124,6 +130,10 @@ impl Store for EtcdStore {
         self.0.shared.role.subscribe()
     }
 
+    fn trouble(&self) -> Option<String> {
+        self.0.shared.known_trouble()
+    }
+
     /// The lease is renewed by the store itself; this tells how that goes.
     async fn here(&self, _deadline: Instant) -> Result<(), ReadError> {
         match self.0.spoken.get() {
@@ -135,7 +145,12 @@ impl Store for EtcdStore {
 
     fn silence(&self) -> BTreeMap<MachineId, Duration> {
         let state = self.0.shared.state.borrow().clone();
-        self.0.shared.presence.silence(state.machines.keys(), &self.0.shared.options.machine)
+        // What cannot say that it is there is not silent.
+        if self.0.shared.is_denied() {
+            self.0.shared.presence.deaf();
+        }
+        let machines = state.machines.iter().map(|(id, machine)| (id, machine.liveness));
+        self.0.shared.presence.silence(machines, &self.0.shared.options.machine)
     }
 
     async fn give_up_lead(&self, limit: Duration) {

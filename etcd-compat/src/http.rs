@@ -1,8 +1,8 @@
 //! One request over HTTP/1.1 to one server, with or without TLS: for etcd's v2 interface, and to ask an etcd
-//! what it is. A connection is kept for the next request.
+//! what it is. Connections are kept for later requests.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,13 +14,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::options::{Tls, User};
+use crate::tls::{connector, explained};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Connections that are kept for later requests.
+const IDLE_MAX: usize = 32;
 /// A directory of all records that a full log holds.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
@@ -28,9 +29,9 @@ const BODY_BYTES_MAX: usize = 64 << 20;
 pub struct Http {
     host: String,
     address: String,
-    tls: Option<TlsConnector>,
+    tls: Option<(TlsConnector, Tls)>,
     authorization: Option<String>,
-    idle: Mutex<Option<SendRequest<Full<Bytes>>>>,
+    idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
 }
 
 /// What the server said.
@@ -57,7 +58,7 @@ impl Http {
         let (scheme, address) = endpoint.split_once("://").ok_or("an endpoint is http://HOST:PORT")?;
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         let tls = match (scheme, tls) {
-            ("https", Some(tls)) => Some(connector(tls)?),
+            ("https", Some(tls)) => Some((connector(tls)?, tls.clone())),
             ("https", None) => return Err("https needs to know who vouches for the server".into()),
             _ => None,
         };
@@ -78,10 +79,16 @@ impl Http {
         body: Option<String>,
         limit: Duration,
     ) -> Result<Answer, HttpError> {
-        let unreachable = |source| HttpError::Unreachable { address: self.address.clone(), source };
-        let no_answer = |source| HttpError::NoAnswer { address: self.address.clone(), source };
-        let idle = self.idle.lock().expect("no holder of this lock panics").take();
-        let mut sender = match idle.filter(|sender| sender.is_ready()) {
+        let tls = self.tls.as_ref().map(|(_, tls)| tls);
+        // What is refused in a handshake may be told only after it, to the first request.
+        let clear = |source: io::Error| match explained(&source, tls) {
+            Some(told) => io::Error::new(source.kind(), told),
+            None => source,
+        };
+        let unreachable =
+            |source| HttpError::Unreachable { address: self.address.clone(), source: clear(source) };
+        let no_answer = |source| HttpError::NoAnswer { address: self.address.clone(), source: clear(source) };
+        let mut sender = match self.kept() {
             Some(sender) => sender,
             None => match timeout(CONNECT_TIMEOUT, self.connect()).await {
                 Ok(connected) => connected.map_err(unreachable)?,
@@ -107,11 +114,26 @@ impl Http {
         };
         match timeout(limit, exchange).await {
             Ok(Ok(answer)) => {
-                *self.idle.lock().expect("no holder of this lock panics") = Some(sender);
+                self.keep(sender);
                 Ok(answer)
             }
             Ok(Err(error)) => Err(no_answer(error)),
             Err(_) => Err(no_answer(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    /// A connection that nobody uses now.
+    fn kept(&self) -> Option<SendRequest<Full<Bytes>>> {
+        let mut idle = self.idle.lock().expect("no holder of this lock panics");
+        idle.retain(|sender| !sender.is_closed());
+        let ready = idle.iter().position(|sender| sender.is_ready())?;
+        Some(idle.swap_remove(ready))
+    }
+
+    fn keep(&self, sender: SendRequest<Full<Bytes>>) {
+        let mut idle = self.idle.lock().expect("no holder of this lock panics");
+        if idle.len() < IDLE_MAX {
+            idle.push(sender);
         }
     }
 
@@ -120,9 +142,17 @@ impl Http {
         stream.set_nodelay(true)?;
         match &self.tls {
             None => begin(stream).await,
-            Some(connector) => {
+            Some((connector, _)) => {
                 let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
-                begin(connector.connect(name, stream).await?).await
+                let stream = connector.connect(name, stream).await.map_err(|error| match error.kind() {
+                    io::ErrorKind::UnexpectedEof => {
+                        let told = "it hung up on a TLS handshake; if it does not speak TLS, write http:// in \
+                                    etcd_endpoints";
+                        io::Error::new(error.kind(), told)
+                    }
+                    _ => error,
+                });
+                begin(stream?).await
             }
         }
     }
@@ -140,29 +170,6 @@ where
         }
     });
     Ok(sender)
-}
-
-fn connector(tls: &Tls) -> Result<TlsConnector, String> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&tls.ca) {
-        let certificate = certificate.map_err(|error| format!("etcd_ca_file: {error}"))?;
-        roots.add(certificate).map_err(|error| format!("etcd_ca_file: {error}"))?;
-    }
-    let builder = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots);
-    let config = match &tls.identity {
-        None => builder.with_no_client_auth(),
-        Some((certificate, key)) => {
-            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
-            let chain = chain.map_err(|error| format!("etcd_cert_file: {error}"))?;
-            let key =
-                PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("etcd_key_file: {error}"))?;
-            builder.with_client_auth_cert(chain, key).map_err(|error| format!("etcd_key_file: {error}"))?
-        }
-    };
-    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 /// RFC 7617.

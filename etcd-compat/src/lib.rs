@@ -12,6 +12,7 @@ mod presence;
 mod reads;
 mod record;
 mod shared;
+mod tls;
 mod v2;
 mod v3;
 

@@ -30,6 +30,8 @@ pub struct Options {
     pub tls: Option<Tls>,
     /// What a cluster that is formed here is called.
     pub cluster_name: String,
+    /// Where the daemons of other machines reach this one's, if they do: `HOST:PORT`.
+    pub peer: Option<String>,
     /// For one small file: which cluster this machine belongs to.
     pub dir: PathBuf,
 }

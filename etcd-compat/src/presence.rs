@@ -1,11 +1,11 @@
 //! Who is there, as the keys with a lease tell it. What is known here is lost with the leader, and a new one
 //! gives everybody a full period before it calls anybody lost.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use cluster::MachineId;
+use cluster::{Liveness, MachineId};
 use tokio::time::Instant;
 
 pub struct Presence {
@@ -18,31 +18,32 @@ struct Heard {
     /// Nobody's silence counts from before this moment: the last at which this machine did not lead, or did
     /// not hear etcd.
     since: Instant,
-    present: BTreeSet<MachineId>,
+    /// With where their daemons are reached, if they said so.
+    present: BTreeMap<MachineId, Option<String>>,
     gone: BTreeMap<MachineId, Instant>,
 }
 
 impl Presence {
     pub fn new(ttl: Duration) -> Presence {
-        let heard = Heard { since: Instant::now(), present: BTreeSet::new(), gone: BTreeMap::new() };
+        let heard = Heard { since: Instant::now(), present: BTreeMap::new(), gone: BTreeMap::new() };
         Presence { ttl, heard: Mutex::new(heard) }
     }
 
-    pub fn came(&self, machine: MachineId) {
+    pub fn came(&self, machine: MachineId, peer: Option<String>) {
         let mut heard = self.lock();
         heard.gone.remove(&machine);
-        heard.present.insert(machine);
+        heard.present.insert(machine, peer);
     }
 
     pub fn left(&self, machine: MachineId) {
         let mut heard = self.lock();
-        if heard.present.remove(&machine) {
+        if heard.present.remove(&machine).is_some() {
             heard.gone.insert(machine, Instant::now());
         }
     }
 
     /// Exactly these are there: what was known before was not heard without a gap.
-    pub fn only(&self, present: BTreeSet<MachineId>) {
+    pub fn only(&self, present: BTreeMap<MachineId, Option<String>>) {
         let mut heard = self.lock();
         heard.present = present;
         heard.gone.clear();
@@ -50,7 +51,12 @@ impl Presence {
     }
 
     pub fn present(&self) -> Vec<MachineId> {
-        self.lock().present.iter().cloned().collect()
+        self.lock().present.keys().cloned().collect()
+    }
+
+    /// Where the daemon of a machine that is there is reached.
+    pub fn peer(&self, machine: &MachineId) -> Option<String> {
+        self.lock().present.get(machine).cloned().flatten()
     }
 
     /// Called while this machine does not lead, and when it lost etcd: what was not heard then proves
@@ -61,16 +67,16 @@ impl Presence {
         heard.gone.clear();
     }
 
-    /// How long each of `machines` has been silent.
+    /// How long each of `machines` has been silent. One that counts as lost and is not there is left out.
     pub fn silence<'a>(
         &self,
-        machines: impl Iterator<Item = &'a MachineId>,
+        machines: impl Iterator<Item = (&'a MachineId, Liveness)>,
         me: &MachineId,
     ) -> BTreeMap<MachineId, Duration> {
         let heard = self.lock();
         let now = Instant::now();
         let silent = |machine: &MachineId| {
-            if machine == me || heard.present.contains(machine) {
+            if machine == me || heard.present.contains_key(machine) {
                 return Duration::ZERO;
             }
             let whole = now.saturating_duration_since(heard.since);
@@ -79,7 +85,10 @@ impl Presence {
                 None => whole,
             }
         };
-        machines.map(|machine| (machine.clone(), silent(machine))).collect()
+        let counts = |(machine, liveness): &(&MachineId, Liveness)| {
+            *liveness == Liveness::Ready || *machine == me || heard.present.contains_key(*machine)
+        };
+        machines.filter(counts).map(|(machine, _)| (machine.clone(), silent(machine))).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Heard> {
@@ -96,9 +105,10 @@ mod tests {
         let presence = Presence::new(Duration::from_secs(5));
         let ids: Vec<MachineId> = ["me", "a", "b"].map(|id| MachineId::new(id).unwrap()).into();
         let silent = |presence: &Presence| -> Vec<u64> {
-            presence.silence(ids.iter(), &ids[0]).values().map(Duration::as_secs).collect()
+            let ready = ids.iter().map(|id| (id, Liveness::Ready));
+            presence.silence(ready, &ids[0]).values().map(Duration::as_secs).collect()
         };
-        presence.came(ids[1].clone());
+        presence.came(ids[1].clone(), None);
         tokio::time::advance(Duration::from_secs(60)).await;
         // In the order of the ids: a, b, me.
         assert_eq!(silent(&presence), [0, 60, 0]);
@@ -109,11 +119,17 @@ mod tests {
         assert_eq!(silent(&presence), [0, 0, 0]);
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(silent(&presence), [2, 2, 0]);
-        presence.came(ids[2].clone());
+        presence.came(ids[2].clone(), Some("b:1".into()));
+        assert_eq!((presence.peer(&ids[1]), presence.peer(&ids[2])), (None, Some("b:1".into())));
         assert_eq!(silent(&presence), [2, 0, 0]);
         // A key that vanishes soon after this machine was deaf: no more than what it could have heard.
         presence.left(ids[2].clone());
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(silent(&presence), [3, 3, 0]);
+        // Nothing says that a lost one is back, until it is there.
+        let lost = || presence.silence([(&ids[1], Liveness::Lost)].into_iter(), &ids[0]);
+        assert!(lost().is_empty());
+        presence.came(ids[1].clone(), None);
+        assert_eq!(lost()[&ids[1]], Duration::ZERO);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::ClusterState;
+use serde::{Deserialize, Serialize};
 use store::{ReadError, Role};
 use tokio::sync::watch;
 
@@ -29,8 +30,24 @@ pub struct Shared {
     pub belonging: Belonging,
     /// Why what etcd holds is not used; nothing is read or written while there is a reason.
     pub refusal: watch::Sender<Option<String>>,
-    /// What is wrong with etcd, in words; `None` while all is well.
+    /// Why etcd cannot be reached or used, in words; `None` while one of its members serves.
     pub trouble: watch::Sender<Option<String>>,
+    /// Why etcd takes no changes though it answers, in words. Over when a change was taken.
+    pub denied: watch::Sender<Option<String>>,
+}
+
+/// What a machine's presence key says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AliveValue {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+}
+
+impl AliveValue {
+    /// Nothing depends on it but who can be asked: what is not understood is passed over.
+    pub fn read(bytes: &[u8]) -> AliveValue {
+        serde_json::from_slice(bytes).unwrap_or_default()
+    }
 }
 
 impl Shared {
@@ -44,7 +61,14 @@ impl Shared {
             belonging,
             refusal: watch::Sender::new(None),
             trouble: watch::Sender::new(None),
+            denied: watch::Sender::new(None),
         })
+    }
+
+    /// What this machine's presence key says.
+    pub fn alive_value(&self) -> String {
+        let value = AliveValue { peer: self.options.peer.clone() };
+        serde_json::to_string(&value).expect("a text under a string key")
     }
 
     pub fn set_role(&self, new: Role) {
@@ -80,6 +104,28 @@ impl Shared {
         });
     }
 
+    /// Says once that etcd takes no changes, and once that it does again. Who is silent cannot be told
+    /// meanwhile: a machine may want to say that it is there, and not be able to.
+    pub fn set_denied(&self, new: Option<String>) {
+        self.denied.send_if_modified(|denied| {
+            let changed = *denied != new;
+            match &new {
+                Some(reason) if changed => tracing::warn!("etcd takes no changes: {reason}"),
+                None if changed => tracing::info!("etcd takes changes again"),
+                _ => {}
+            }
+            if changed {
+                self.presence.deaf();
+            }
+            *denied = new;
+            changed
+        });
+    }
+
+    pub fn is_denied(&self) -> bool {
+        self.denied.borrow().is_some()
+    }
+
     pub fn set_refusal(&self, new: Option<String>) {
         self.refusal.send_if_modified(|refusal| {
             let changed = *refusal != new;
@@ -98,15 +144,25 @@ impl Shared {
         match refusal {
             Some(hint) => Err(ReadError::Unformed { hint }),
             None if !is_read => Err(ReadError::Unavailable { reason: self.why() }),
-            None if no_cluster => Err(ReadError::Unformed { hint: "it is being formed in etcd".into() }),
+            None if no_cluster => Err(ReadError::Unformed { hint: self.forming() }),
             None => Ok(()),
         }
     }
 
+    /// For people: what a cluster that is not there yet waits for.
+    pub fn forming(&self) -> String {
+        self.known_trouble().unwrap_or_else(|| "it is being formed in etcd".into())
+    }
+
+    /// What is wrong with etcd, if anything is.
+    pub fn known_trouble(&self) -> Option<String> {
+        let trouble = self.trouble.borrow().clone();
+        trouble.or_else(|| self.denied.borrow().clone()).map(|why| format!("etcd: {why}"))
+    }
+
     /// For people: why etcd cannot be used now.
     pub fn why(&self) -> String {
-        let trouble = self.trouble.borrow().clone();
         let endpoints = || format!("no answer in time from {}", self.options.endpoints.join(", "));
-        format!("etcd: {}", trouble.unwrap_or_else(endpoints))
+        self.known_trouble().unwrap_or_else(|| format!("etcd: {}", endpoints()))
     }
 }

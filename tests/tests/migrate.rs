@@ -2,58 +2,29 @@
 //! on it leads and takes writes.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command as Program, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{
-    ClusterState, Command, DesiredState, Generation, MachineId, MachineInfo, Observed, Revision, UnitFile,
-    UnitHash, UnitName,
+    Assignment, Change, Cluster, ClusterState, Command, DesiredState, Expelled, FEATURE_LEVEL, Failure,
+    Generation, Leaving, MachineId, MachineInfo, Observed, Person, PersonName, PersonRole, Revision, Token,
+    UnitFile, UnitHash, UnitName,
 };
 use coreinitd::config::{Backend, Config, Flags};
 use coreinitd::migrate::migrate;
 use etcd_compat::EtcdStore;
 use raft::{Disk, EngineKind, FlushMode, Options, RaftStore, Tcp, Timing};
+use store::conformance::chance::{Dice, Plan};
 use store::{Role, Store};
-use tests::wait::eventually;
+use tests::etcd::Etcd;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Etcd(Child);
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn etcd(dir: &Path) -> (Etcd, String) {
-    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (client, peer) = (free(), free());
-    let child = Program::new("etcd")
-        .arg(format!("--data-dir={}", dir.display()))
-        .args([
-            format!("--listen-client-urls=http://{client}"),
-            format!("--advertise-client-urls=http://{client}"),
-        ])
-        .args([format!("--listen-peer-urls=http://{peer}"), "--enable-v2".into(), "--log-level=error".into()])
-        .args([format!("--initial-advertise-peer-urls=http://{peer}")])
-        .arg(format!("--initial-cluster=default=http://{peer}"))
-        .stderr(Stdio::null())
-        .spawn();
-    let etcd = Etcd(child.expect("etcd is installed (Debian: etcd-server)"));
-    eventually(PATIENCE, "etcd to listen", || {
-        std::net::TcpStream::connect(client).map_err(|e| e.to_string())
-    });
-    (etcd, format!("http://{client}"))
-}
-
-/// Far beyond what a new etcd counts to by itself.
+/// Something of every kind that a state holds, with generations far beyond what a new etcd counts to by
+/// itself.
 fn state() -> ClusterState {
     let unit = |number: usize| UnitName::new(&format!("unit-{number}.service")).unwrap();
     let machine = MachineId::new("m1").unwrap();
@@ -84,18 +55,74 @@ fn state() -> ClusterState {
         let observed = Some(observed);
         make(at + 2, Command::Report { machine: machine.clone(), unit: unit(number), observed });
     }
+    let at = 60_000;
+    let far = MachineId::new("m2").unwrap();
+    let info = MachineInfo { name: "far".into(), feature_level: FEATURE_LEVEL, ..MachineInfo::default() };
+    make(at, Command::RegisterMachine { id: far.clone(), info: info.clone() });
+    make(at + 1, Command::RegisterMachine { id: machine.clone(), info });
+    make(at + 2, Command::RaiseFeatureLevel { to: FEATURE_LEVEL });
+    make(at + 3, Command::SetSchedulable { id: machine.clone(), schedulable: false });
+    make(at + 4, Command::MarkLost { machine: far.clone() });
+    make(at + 5, Command::MoveUnit { unit: unit(0), machine: machine.clone(), to: None });
+    let token = Token {
+        digest: "5e".repeat(32),
+        created_at: 1,
+        expires_at: Some(9),
+        uses_left: Some(3),
+        used_by: Default::default(),
+    };
+    make(at + 6, Command::CreateToken { id: "t1".into(), token });
+    let (id, digest, machine) = ("t1".into(), "5e".repeat(32), MachineId::new("m3").unwrap());
+    make(at + 7, Command::UseToken { id, digest, machine, at: 2 });
+    let expelled = Expelled { at: 7, name: "gone \u{e4}".into() };
+    make(at + 8, Command::Expel { machine: MachineId::new("m4").unwrap(), expelled });
+    let person = Person {
+        role: PersonRole::Operator,
+        fingerprint: "ab".repeat(32),
+        expires: 1 << 40,
+        invited_by: "root".into(),
+    };
+    let name = PersonName::new("ann").unwrap();
+    make(at + 9, Command::InvitePerson { name, person, replace: false });
+    // What no command makes by itself: a cluster that goes on from others, a unit with a named way, words.
+    let cluster = state.cluster.as_deref().unwrap().renewed("c2".into());
+    state.put(Change::Cluster(Cluster { name: "\"moved\"".into(), ..cluster }));
+    let leaving = Some(Leaving { to: Some(far.clone()) });
+    let home = Assignment { leaving, ..(*state.assignments[&unit(1)]).clone() };
+    state.put(Change::Assignment(unit(1), Some(home)));
+    let failure = Some(Failure { reason: "exit-code".into(), journal: vec!["a\tb".into(), String::new()] });
+    let observed = Observed { failure, ..(**state.observed.values().next().unwrap()).clone() };
+    state.put(Change::Observed(unit(2), far, Some(observed)));
+    assert!(state.counts().iter().all(|(_, count)| *count > 0), "{:?}", state.counts());
     state
 }
 
-fn config(dir: &Path, data: &str, endpoint: &str, api: &str) -> Config {
-    let text =
-        format!("backend = 'etcd'\netcd_endpoints = ['{endpoint}']\netcd_api = '{api}'\nengine = 'redb'\n");
+/// What commands by chance make.
+fn by_chance(seed: u64) -> ClusterState {
+    let mut dice = Dice(seed);
+    let mut state = ClusterState::default();
+    state.apply_all(Revision(1), &[Command::InitCluster { id: "c1".into(), name: "c".into() }]);
+    for at in 2..300 + 10 * seed {
+        let command = Plan::draw(&mut dice).command(&state);
+        state.apply_all(Revision(at << 20), &[command]);
+    }
+    state
+}
+
+/// The data of one name are in a folder and below a prefix of their own.
+fn config(dir: &Path, name: &str, data: &str, etcd: &Etcd, api: &str) -> Config {
+    let endpoint = &etcd.endpoints()[0];
+    let text = format!(
+        "backend = 'etcd'\netcd_endpoints = ['{endpoint}']\netcd_api = '{api}'\nengine = 'redb'\n\
+         etcd_prefix = '/{name}/'\n"
+    );
+    std::fs::create_dir_all(dir.join(name)).unwrap();
     let path = dir.join("coreinitd.toml");
     std::fs::write(&path, text).unwrap();
     let flags = Flags {
         config: Some(path),
         machine_id: Some("m1".into()),
-        data_dir: Some(dir.join(data)),
+        data_dir: Some(dir.join(name).join(data)),
         ..Flags::default()
     };
     Config::load(&flags).unwrap()
@@ -117,40 +144,47 @@ async fn works(store: Arc<dyn Store>, expected: &ClusterState) {
     assert!(expected.revision.0 < generation.0, "{} < {generation}", expected.revision);
 }
 
-async fn there_and_back(api: &str) {
-    let dir = tempfile::tempdir().unwrap();
-    let (_etcd, endpoint) = etcd(&dir.path().join("etcd"));
-    let state = state();
-    let (first, second) =
-        (config(dir.path(), "first", &endpoint, api), config(dir.path(), "second", &endpoint, api));
-    let found =
-        raft::offline::found(&first.data_dir, EngineKind::Redb, &first.machine, "127.0.0.1:1", &state);
-    found.await.unwrap();
-    let go = async |config: &Config, to| migrate(config, config.etcd.as_ref().unwrap(), to).await;
-    // etcd may not serve yet.
-    let begin = Instant::now();
-    let said = loop {
-        match go(&first, Backend::Etcd).await {
-            Ok(said) => break said,
-            Err(error) => assert!(begin.elapsed() < PATIENCE, "{error:#}"),
-        }
-    };
-    assert!(said.contains("300 units, 1 machines and 600 other records"), "{said}");
-    let again = go(&first, Backend::Etcd).await.unwrap_err();
-    assert!(format!("{again:#}").contains("there is a cluster under"), "{again:#}");
-    go(&second, Backend::Raft).await.unwrap();
-    let again = go(&second, Backend::Raft).await.unwrap_err();
-    assert!(format!("{again:#}").contains("there is a store in"), "{again:#}");
+async fn go(config: &Config, to: Backend) -> Result<String, String> {
+    let done = migrate(config, config.etcd.as_ref().unwrap(), to).await;
+    done.map_err(|error| format!("{error:#}"))
+}
 
+/// From a store of the daemons into etcd, and from there into another store. The first and the last.
+async fn moved(dir: &Path, name: &str, etcd: &Etcd, api: &str, state: &ClusterState) -> (Config, Config) {
+    let (first, second) = (config(dir, name, "first", etcd, api), config(dir, name, "second", etcd, api));
+    let found = raft::offline::found(&first.data_dir, EngineKind::Redb, &first.machine, "127.0.0.1:1", state);
+    found.await.unwrap();
+    let counts = state.counts();
+    let all: usize = counts.iter().map(|(_, count)| count).sum();
+    let (units, machines) = (state.units.len(), state.machines.len());
+    let others = all - units - machines;
+    let said = go(&first, Backend::Etcd).await.unwrap();
+    assert!(
+        said.contains(&format!("{units} units, {machines} machines and {others} other records")),
+        "{said}"
+    );
+    go(&second, Backend::Raft).await.unwrap();
     let source = raft::offline::read(&first.data_dir, EngineKind::Redb).await.unwrap();
     let copy = raft::offline::read(&second.data_dir, EngineKind::Redb).await.unwrap();
-    assert_eq!(source, state, "the source is untouched");
+    assert_eq!(source, *state, "the source is untouched");
     assert!(state.revision <= copy.revision);
-    assert_eq!(
-        ClusterState { revision: state.revision, ..copy.clone() },
-        state,
-        "there and back is the same"
-    );
+    assert_eq!(ClusterState { revision: state.revision, ..copy }, *state, "there and back is the same");
+    (first, second)
+}
+
+async fn there_and_back(api: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let etcd = Etcd::start(&dir.path().join("etcd"), 1);
+    for seed in 0..6 {
+        moved(dir.path(), &format!("chance-{seed}"), &etcd, api, &by_chance(seed)).await;
+    }
+    let state = state();
+    let (first, second) = moved(dir.path(), "made", &etcd, api, &state).await;
+    let again = go(&first, Backend::Etcd).await.unwrap_err();
+    assert!(again.contains("there is a cluster under"), "{again}");
+    let again = go(&second, Backend::Raft).await.unwrap_err();
+    assert!(again.contains("there is a store in"), "{again}");
+    let copy = raft::offline::read(&second.data_dir, EngineKind::Redb).await.unwrap();
 
     // Both ends work.
     let (stop, stopping) = watch::channel(false);

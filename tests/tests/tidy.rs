@@ -67,7 +67,7 @@ const ROOMS: &[(&str, &str, &[&str])] = &[
     ("redb", "raft", &["crates/raft"]),
     ("bincode", "raft", &["crates/raft"]),
     ("rustls", "identity", &["crates/identity", "etcd-compat", "crates/api/src/tls"]),
-    ("rcgen", "identity", &["crates/identity"]),
+    ("rcgen", "identity", &["crates/identity", "etcd-compat/tests"]),
     ("etcd-client", "etcd-compat", &["etcd-compat"]),
 ];
 

@@ -77,6 +77,31 @@ impl ClusterState {
         }
     }
 
+    /// How many records of each kind there are beside the cluster's own, for people.
+    pub fn counts(&self) -> [(&'static str, usize); 7] {
+        // Without `..`: whoever adds a kind has to name it here.
+        let ClusterState {
+            revision: _,
+            cluster: _,
+            units,
+            assignments,
+            machines,
+            observed,
+            tokens,
+            expelled,
+            people,
+        } = self;
+        [
+            ("units", units.len()),
+            ("homes", assignments.len()),
+            ("machines", machines.len()),
+            ("reports", observed.len()),
+            ("tokens", tokens.len()),
+            ("expelled machines", expelled.len()),
+            ("people", people.len()),
+        ]
+    }
+
     /// What each machine says of that unit, by machine id.
     pub fn observed_of<'a>(
         &'a self,

@@ -4,6 +4,7 @@
 mod address;
 mod etcd;
 mod fleet_conf;
+mod fleet_etcd;
 pub mod keys;
 
 use std::collections::BTreeMap;
@@ -242,6 +243,7 @@ impl Config {
                 let environment = environment
                     .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
                 let mut fleet = fleet_conf::read(&text, environment);
+                fleet.etcd.origin = format!("{}: ", path.display());
                 fleet.notes.iter_mut().for_each(|note| *note = format!("{}: {note}", path.display()));
                 fleet
             }
@@ -252,8 +254,8 @@ impl Config {
     }
 
     fn merge(flags: &Flags, file: File, fleet: FleetConf) -> anyhow::Result<Config> {
-        let etcd = etcd::read(flags, &file)?;
         let mut notes = fleet.notes;
+        let etcd = etcd::read(flags, &file, &fleet.etcd, &mut notes)?;
         let join: Vec<String> = flags.join.clone().or(file.join).unwrap_or_default();
         let join: Vec<String> = join.iter().map(|text| lookup::place(text)).collect();
         let bootstrap_expect = flags.bootstrap_expect.or(file.bootstrap_expect).unwrap_or(0);
@@ -294,8 +296,8 @@ impl Config {
             let host = if is_encrypted { "0.0.0.0" } else { "127.0.0.1" };
             raft::with_port(host, PORT)
         });
-        // With etcd there is no such port.
-        let open = etcd.is_none() && !is_loopback(&listen);
+        // With etcd there is no such port without a secret.
+        let open = (etcd.is_none() || cluster_secret_file.is_some()) && !is_loopback(&listen);
         let exposed = open && !is_encrypted;
         for address in &file.api_listen {
             ensure!(address.contains(':'), "api_listen: {address:?} has no port; write \"127.0.0.1:49153\"");
@@ -319,7 +321,11 @@ impl Config {
         let advertise_told = advertise.map(|address| raft::with_port(&address, PORT));
         let by_hand_told = trust.as_ref().and_then(|trust| trust.advertise.clone());
         let advertise = match advertise_told.clone().or(by_hand_told) {
-            None if etcd.is_some() => own_address(&format!("0.0.0.0:{PORT}"), &[])
+            // Also without a port for machines, people are shown where this one is.
+            None if etcd.is_some() && is_loopback(&listen) => own_address(&format!("0.0.0.0:{PORT}"), &[])
+                .inspect_err(|error| notes.push(format!("people are shown a loopback address: {error}")))
+                .ok(),
+            None if etcd.is_some() => own_address(&listen, &[])
                 .inspect_err(|error| notes.push(format!("people are shown a loopback address: {error}")))
                 .ok(),
             // A machine without a network may be a cluster of its own.

@@ -17,6 +17,7 @@ pub mod leave;
 mod lookup;
 pub mod migrate;
 pub mod offline;
+mod others;
 pub mod presence;
 mod private_file;
 pub mod reboot;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use cluster::{Liveness, MachineId, MachineInfo};
+use cluster::{Liveness, MachineInfo};
 use etcd_compat::EtcdStore;
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
 use identity::{Greeted, Keyring, PeopleTls, Tls};
 use raft::{Disk, DiskError, EngineKind, FlushMode, Options, RaftStore, Tcp, Timing, Transport};
 use sd_notify::NotifyState;
@@ -22,10 +22,11 @@ use crate::by_hand::{self, Anew, ByHand, Closed};
 use crate::config::{Config, Engine, Etcd};
 use crate::keys::{KEPT_FILE, Keys};
 use crate::lookup::Names;
+use crate::others::MachinePort;
 use crate::signs::Signs;
 use crate::systemd::{DBus, UnitManager};
 use crate::{
-    agent, asking, capacity, clocks, disk_watch, http, keys, leader, leave, presence, reboot, rotation, trust,
+    agent, capacity, clocks, disk_watch, http, keys, leader, leave, others, presence, reboot, rotation, trust,
 };
 
 /// The work of handing over the lead is given so long at a planned stop.
@@ -69,7 +70,10 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
     let (stop_store, store_stopping) = watch::channel(false);
     let backend = match &config.etcd {
         None => on_raft(&config, &version, keys.as_ref(), &stopping, &store_stopping).await?,
-        Some(etcd) => on_etcd(&config, etcd, &stopping, &store_stopping)?,
+        Some(etcd) => {
+            let keyring = keys.as_ref().map(|keys| keys.keyring.clone());
+            on_etcd(&config, etcd, &version, keyring, &stopping, &store_stopping).await?
+        }
     };
     let units = DBus::connect(config.bus.clone(), config.units_dir()).await;
     let units = Arc::new(units.context("cannot reach systemd over D-Bus; is dbus running?")?);
@@ -131,7 +135,7 @@ async fn on_raft(
             true => by_hand_init_hook(by_hand.clone()),
             false => init_hook(store.clone()),
         },
-        ask: ask_hook(store.clone(), config.machine.clone(), stopping.clone()),
+        ask: others::ask_hook(others::by_raft(store.clone()), config.machine.clone(), stopping.clone()),
         membership: Some(by_hand),
         expelled: store.expelled(),
         anew,
@@ -142,27 +146,39 @@ async fn on_raft(
     })
 }
 
-fn on_etcd(
+async fn on_etcd(
     config: &Config,
     etcd: &Etcd,
+    version: &str,
+    keyring: Option<Arc<Keyring>>,
     stopping: &watch::Receiver<bool>,
     store_stopping: &watch::Receiver<bool>,
 ) -> anyhow::Result<Backend> {
+    let (people, greeted) = mpsc::channel(PEOPLE_WAITING);
+    let people_come = keyring.is_some();
+    let port = match keyring {
+        Some(keyring) => Some(MachinePort::open(config, version, (keyring, people), stopping).await?),
+        None => None,
+    };
+    let mut options = etcd.options(config);
+    let unknown = |address: &String| address.starts_with("0.0.0.0:") || address.starts_with("[::]:");
+    options.peer = port.as_ref().map(|port| port.address().to_string()).filter(|at| !unknown(at));
     let dir = config.data_dir.display();
-    let (store, driver) = EtcdStore::start(etcd.options(config), store_stopping.clone())
+    let (store, driver) = EtcdStore::start(options, store_stopping.clone())
         .with_context(|| format!("cannot use the folder {dir}"))?;
     let endpoints = etcd.endpoints.join(", ");
     tracing::info!(endpoints, prefix = etcd.prefix, "backend = \"etcd\": the state is kept there");
     let (_, failed) = watch::channel(None);
     let (_, expelled) = watch::channel(false);
     let (_, anew) = mpsc::channel(1);
+    let other = port.map_or_else(others::nobody, |port| port.asks_for(store.clone()));
     Ok(Backend {
         init: etcd_init_hook(),
-        ask: etcd_ask_hook(config.machine.clone(), stopping.clone()),
+        ask: others::ask_hook(other, config.machine.clone(), stopping.clone()),
         membership: None,
         expelled,
         anew,
-        people: None,
+        people: people_come.then_some(greeted),
         store: Arc::new(store),
         driver: driver.boxed(),
         failed,
@@ -443,49 +459,11 @@ fn init_hook(store: RaftStore) -> http::InitCluster {
     })
 }
 
-/// What a machine's own programs say of a unit: asked for here, or of the daemon there. Streams end when this
-/// daemon stops.
-fn ask_hook(store: RaftStore, own: MachineId, stopping: watch::Receiver<bool>) -> http::AskMachine {
-    store.answer_with(Arc::new(|question| Box::pin(asking::answer(question))));
-    Arc::new(move |machine, question| {
-        let (store, is_own, mut stopping) = (store.clone(), machine == own, stopping.clone());
-        Box::pin(async move {
-            let words = match is_own {
-                true => asking::here(&question).await?,
-                false => {
-                    let asked = store.ask(&machine, asking::encode(&question)).await;
-                    asked.map_err(|error| format!("{:#}", anyhow::Error::new(error)))?
-                }
-            };
-            let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
-            Ok(words.take_until(stopped.boxed()).boxed())
-        })
-    })
-}
-
 /// A cluster in etcd forms itself: the first daemon that leads writes it down.
 fn etcd_init_hook() -> http::InitCluster {
     Arc::new(|_| {
         let reason = "with backend = \"etcd\" a cluster forms by itself, as soon as etcd answers";
         Box::pin(async move { Err(http::InitError::Failed { reason: reason.into() }) })
-    })
-}
-
-/// In etcd mode the daemons have no port for each other: each answers for its own machine.
-fn etcd_ask_hook(own: MachineId, stopping: watch::Receiver<bool>) -> http::AskMachine {
-    Arc::new(move |machine, question| {
-        let (is_own, mut stopping) = (machine == own, stopping.clone());
-        Box::pin(async move {
-            if !is_own {
-                return Err(format!(
-                    "with backend = \"etcd\" a daemon tells only of its own machine; ask the one of machine \
-                     {machine}, such as by `corectl --tunnel` or `corectl ssh`"
-                ));
-            }
-            let words = asking::here(&question).await?;
-            let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
-            Ok(words.take_until(stopped.boxed()).boxed())
-        })
     })
 }
 

@@ -20,6 +20,7 @@ mod network;
 mod node;
 pub mod offline;
 mod peers;
+mod port;
 pub mod probe;
 mod question;
 mod raft_store;
@@ -38,6 +39,7 @@ pub use disk::{ASIDE_DAMAGED, ASIDE_REMOVED, Disk, DiskError, FlushMode, Founder
 pub use engine::{EngineKind, Forgetful, Unsynced};
 pub use forming::{FOUNDERS_MAX, with_port};
 pub use lookup::{AsWritten, Lookup};
+pub use port::{ClusterId, Port};
 pub use question::{Answerer, AskError, Pieces, QUESTION_BYTES_MAX};
 pub use raft_store::{InitError, Options, PROPOSAL_BYTES_MAX, RaftStore, Timing};
 pub use transport::{BoxStream, Caller, Listener, Stream, Tcp, Transport};

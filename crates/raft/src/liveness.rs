@@ -36,6 +36,11 @@ impl Liveness {
         heard.machines.clear();
     }
 
+    /// Whether the machine has said anything since this node leads.
+    pub fn has_heard(&self, machine: &MachineId) -> bool {
+        self.lock().machines.contains_key(machine)
+    }
+
     /// How long each of `machines` has been silent.
     pub fn silence<'a>(
         &self,

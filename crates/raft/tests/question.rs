@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cluster::MachineId;
 use futures::{FutureExt, StreamExt};
-use raft::{AskError, Disk, EngineKind, FlushMode, Options, RaftStore, Tcp, Timing};
+use raft::{AskError, ClusterId, Disk, EngineKind, FlushMode, Options, Port, RaftStore, Tcp, Timing};
 use store::{Role, Store};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -119,4 +119,50 @@ async fn an_answer_streams_until_either_side_ends_it() {
     timeout(SOON, first.driving.join_next()).await.unwrap().unwrap().unwrap();
     until_zero(&open).await;
     drop(second.stop);
+}
+
+/// Where the state is kept elsewhere, questions are asked and answered all the same, and nothing else is.
+#[tokio::test]
+async fn a_port_without_raft_answers_questions_of_its_cluster_only() {
+    let (stop, stopping) = watch::channel(false);
+    let open = async |machine: &str, cluster: Option<&'static str>| {
+        let id = (MachineId::new(machine).unwrap(), "1".to_string());
+        let cluster: ClusterId = Arc::new(move || cluster.map(String::from));
+        let echo: raft::Answerer = Arc::new(|question: Vec<u8>| {
+            async move { Ok(futures::stream::iter([Ok(Bytes::from(question))]).boxed()) }.boxed()
+        });
+        let stopping = stopping.clone();
+        Port::open(id, ("127.0.0.1:0", None), Arc::new(Tcp), cluster, echo, stopping).await.unwrap()
+    };
+    let mut driving = JoinSet::new();
+    let (one, driver) = open("m1", Some("c")).await;
+    driving.spawn(driver);
+    let (two, driver) = open("m2", Some("c")).await;
+    driving.spawn(driver);
+    let (other, driver) = open("m3", Some("d")).await;
+    driving.spawn(driver);
+    let (early, driver) = open("m4", None).await;
+    driving.spawn(driver);
+
+    let mut answer = two.ask(one.address(), b"hello".to_vec()).await.unwrap();
+    assert_eq!(&answer.next().await.unwrap().unwrap()[..], b"hello");
+    let refused = other.ask(one.address(), b"hello".to_vec()).await.err().unwrap();
+    assert_eq!(refused.to_string(), "this daemon is not a member of that cluster");
+    let refused = one.ask(early.address(), b"hello".to_vec()).await.err().unwrap();
+    assert_eq!(refused.to_string(), "this daemon is not a member of that cluster");
+    assert!(matches!(early.ask(one.address(), Vec::new()).await.err().unwrap(), AskError::NotMember));
+    // A machine whose state is in its own store takes it for no member of anything.
+    let raft = daemon("m5", vec![one.address().into()]).await;
+    let mut role = raft.store.role();
+    let unformed = role.wait_for(|role| matches!(role, Role::Unformed { hint } if hint != "it is starting"));
+    drop(timeout(SOON, unformed).await.expect("it waits for a cluster").unwrap());
+    stop.send_replace(true);
+    timeout(SOON, driving.join_all()).await.expect("ports close");
+    timeout(SOON, async {
+        raft.stop.send_replace(true);
+        let mut driving = raft.driving;
+        while driving.join_next().await.is_some() {}
+    })
+    .await
+    .expect("it ends");
 }

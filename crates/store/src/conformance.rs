@@ -4,9 +4,11 @@
 //! Built with the feature `conformance`, for tests alone.
 
 pub mod chance;
+mod kept;
 mod order;
 mod promise;
 mod race;
+mod seen;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use cluster::{ClusterState, Command, DesiredState, MachineId, MachineInfo, Outco
 use tokio::time::{Instant, timeout};
 
 use crate::{Committed, ProposeError, Role, Store};
+pub use kept::{Kept, found, leave};
 
 /// Far longer than anything takes that ends well, on a slow machine too.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,17 +38,23 @@ pub struct World {
 pub async fn run(members: Vec<Member>) {
     let world = World { members };
     promise::one_leads(&world).await;
+    let watching = seen::Watching::begin(&world);
     promise::machines_are_there(&world).await;
+    promise::who_was_never_there_is_silent(&world).await;
     order::outcomes_are_those_of_the_rule(&world).await;
     order::generations_only_grow(&world).await;
     order::a_batch_is_made_in_order(&world).await;
     promise::what_is_acknowledged_is_read_everywhere(&world).await;
     promise::what_is_too_large_is_refused_whole(&world).await;
+    promise::what_a_machine_cannot_read_is_refused(&world).await;
+    order::repeats_do_no_harm(&world).await;
     race::no_change_is_lost(&world).await;
+    race::reads_never_go_back(&world).await;
     race::one_of_many_creates(&world).await;
     race::homes_stay_known(&world).await;
     promise::no_call_waits_beyond_its_deadline(&world).await;
     promise::the_lead_is_handed_over(&world).await;
+    watching.end().await;
 }
 
 impl World {

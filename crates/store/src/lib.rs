@@ -54,7 +54,7 @@ pub trait Store: Send + Sync + 'static {
         Vitals::default()
     }
 
-    /// Why there is no leader while there is none, for people.
+    /// Why there is no leader while there is none, or what else is wrong where the state is kept; for people.
     fn trouble(&self) -> Option<String> {
         None
     }
@@ -63,7 +63,8 @@ pub trait Store: Send + Sync + 'static {
     async fn here(&self, deadline: Instant) -> Result<(), ReadError>;
 
     /// On the leader: how long each machine has been silent, this one included (as zero). A machine that was
-    /// never heard since this one took the lead is counted from that moment.
+    /// never heard since this one took the lead is counted from that moment; one that counts as lost is left
+    /// out then, since nothing says that it is back.
     fn silence(&self) -> BTreeMap<MachineId, Duration>;
 
     /// Every member with its part, as the leader sees it; empty where the store has no members of its own.

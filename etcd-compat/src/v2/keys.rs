@@ -6,6 +6,10 @@ use serde::Deserialize;
 
 use crate::http::{Http, HttpError, escaped};
 
+/// etcd's v2 interface has one answer for both.
+const DENIED: &str = "it refuses etcd_user and its password, or that user may not read and write all below \
+                      etcd_prefix (a role with the path `/coreinit*`)";
+
 /// What etcd says of a key.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -109,7 +113,7 @@ impl Member {
         let error: ErrorBody = match serde_json::from_slice(&answer.body) {
             Ok(error) => error,
             Err(_) if answer.status == 401 || answer.status == 403 => {
-                return Err(KeyError::Refused("it refuses etcd_user and its password".into()));
+                return Err(KeyError::Refused(DENIED.into()));
             }
             Err(_) => return Err(KeyError::Unknown(format!("it answers with status {}", answer.status))),
         };
@@ -121,7 +125,7 @@ impl Member {
             // The raft of etcd: it has no leader, or lost it on the way.
             300 => KeyError::Unknown(told),
             301 => KeyError::NotTaken(told),
-            110 => KeyError::Refused(format!("it refuses etcd_user and its password: {told}")),
+            110 => KeyError::Refused(format!("{DENIED}: {told}")),
             _ => KeyError::Refused(told),
         })
     }

@@ -63,8 +63,11 @@ impl V2 {
         let machine = &self.shared.options.machine;
         if is_due {
             let sent = Instant::now();
-            member.put(&format!("{}/alive/{machine}", self.dir), &ttl, "{}", ANSWER_TIMEOUT).await?;
+            let value = self.shared.alive_value();
+            member.put(&format!("{}/alive/{machine}", self.dir), &ttl, &value, ANSWER_TIMEOUT).await?;
             self.there_until.send_replace(Some(sent + LEASE_TTL));
+            self.shared.set_trouble(None);
+            self.shared.set_denied(None);
         }
         if *self.resigned.borrow() || !self.is_there() {
             return Ok(());
@@ -135,6 +138,7 @@ impl V2 {
         let (mut views, mut there) = (self.mirror.views(), self.there_until.subscribe());
         let (mut leads, mut resigned) = (self.leads_until.subscribe(), self.resigned.subscribe());
         let (mut refusal, mut trouble) = (self.shared.refusal.subscribe(), self.shared.trouble.subscribe());
+        let mut denied = self.shared.denied.subscribe();
         loop {
             self.shared.set_role(self.role());
             let ends = [*there.borrow_and_update(), *leads.borrow_and_update()];
@@ -148,6 +152,7 @@ impl V2 {
                 _ = resigned.changed() => {}
                 _ = refusal.changed() => {}
                 _ = trouble.changed() => {}
+                _ = denied.changed() => {}
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
             }
             views.mark_unchanged();
@@ -160,8 +165,8 @@ impl V2 {
         }
         let formed = self.shared.state.borrow().cluster.is_some();
         let Some(view) = self.mirror.view().filter(|_| formed) else {
-            let hint = self.shared.trouble.borrow().clone();
-            return Role::Unformed { hint: hint.unwrap_or_else(|| "it is looking for etcd".into()) };
+            let hint = self.shared.known_trouble();
+            return Role::Unformed { hint: hint.unwrap_or_else(|| self.shared.forming()) };
         };
         match (&view.lead, self.term()) {
             _ if !self.is_there() => Role::Leaderless,

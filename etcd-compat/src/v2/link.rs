@@ -31,8 +31,14 @@ impl Link {
         self.current.lock().expect("no holder of this lock panics").1.clone()
     }
 
-    /// That member did not do what it should: the next one is asked from here on.
+    /// That member did not do what it should: the next one is asked from here on, unless it would say the
+    /// same.
     pub fn failed(&self, number: u64, error: &KeyError) {
+        if let KeyError::Refused(why) = error {
+            self.shared.set_trouble(None);
+            self.shared.set_denied(Some(why.clone()));
+            return;
+        }
         let mut current = self.current.lock().expect("no holder of this lock panics");
         if current.1.number == number
             && let Ok(next) = member(&self.shared, number + 1)
@@ -51,7 +57,10 @@ impl Link {
     pub async fn proves(&self, key: &str) -> Result<(), KeyError> {
         let member = self.current();
         match member.get(key, "quorum=true", ANSWER_TIMEOUT).await {
-            Ok(_) | Err(KeyError::NotFound(_)) => Ok(()),
+            Ok(_) | Err(KeyError::NotFound(_)) => {
+                self.shared.set_trouble(None);
+                Ok(())
+            }
             Err(error) => {
                 self.failed(member.number, &error);
                 Err(error)

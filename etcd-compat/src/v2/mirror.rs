@@ -1,7 +1,7 @@
 //! This machine's copy: the snapshot, then every entry of the log in its order, each applied by the same rule
 //! on every machine. A long poll brings what is new.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use super::keys::{KeyError, Node};
 use super::link::Link;
 use super::snapshot;
-use crate::shared::Shared;
+use crate::shared::{AliveValue, Shared};
 
 pub const FORMAT_VERSION: u32 = 1;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -200,7 +200,7 @@ impl Mirror {
             self.apply(&mut view, entry)?;
         }
         let alive = named("alive").map_or(&[][..], |alive| &alive.nodes);
-        let present: BTreeSet<MachineId> = alive.iter().filter_map(machine).collect();
+        let present = alive.iter().filter_map(|node| Some((machine(node)?, peer(node)))).collect();
         self.shared.presence.only(present);
         Ok(view)
     }
@@ -247,7 +247,7 @@ impl Mirror {
             }
             Some(("alive", _)) => match machine(node) {
                 Some(machine) if is_gone => self.shared.presence.left(machine),
-                Some(machine) => self.shared.presence.came(machine),
+                Some(machine) => self.shared.presence.came(machine, peer(node)),
                 None => {}
             },
             None if path == "lead" => view.lead = if is_gone { None } else { Some(lead(node)?) },
@@ -328,6 +328,10 @@ fn format(text: &str) -> Result<Format, Lost> {
 
 fn machine(node: &Node) -> Option<MachineId> {
     MachineId::new(node.key.rsplit('/').next()?).ok()
+}
+
+fn peer(node: &Node) -> Option<String> {
+    AliveValue::read(node.value.as_deref().unwrap_or_default().as_bytes()).peer
 }
 
 fn lead(node: &Node) -> Result<Lead, Lost> {

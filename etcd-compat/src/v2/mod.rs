@@ -27,6 +27,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const ENTRY_BYTES: usize = 3 << 19;
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
+/// How long a member is given, and whether that is less than it should have: who is in a hurry proves nothing
+/// against it.
+fn limit(deadline: Instant, most: Duration) -> (Duration, bool) {
+    let left = deadline.saturating_duration_since(Instant::now());
+    (left.min(most), left < most)
+}
+
 pub struct V2 {
     shared: Arc<Shared>,
     link: Arc<Link>,
@@ -115,8 +122,8 @@ impl V2 {
             let id = uuid::Uuid::new_v4().simple().to_string();
             let told = self.mirror.wait_for(&id);
             let member = self.link.current();
-            let left = deadline.saturating_duration_since(Instant::now());
-            let entered = self.append(&member, &id, commands.clone(), left.min(2 * ANSWER_TIMEOUT)).await;
+            let (limit, is_short) = limit(deadline, 2 * ANSWER_TIMEOUT);
+            let entered = self.append(&member, &id, commands.clone(), limit).await;
             let failed = match entered {
                 Ok(_) => None,
                 Err(KeyError::NotTaken(reason)) => {
@@ -131,13 +138,17 @@ impl V2 {
                 Err(KeyError::Unknown(reason)) => Some(KeyError::Unknown(reason)),
                 Err(error) => {
                     self.mirror.forget(&id);
-                    self.shared.set_trouble(Some(error.to_string()));
+                    if let KeyError::Refused(why) = &error {
+                        self.shared.set_denied(Some(why.clone()));
+                    }
                     return Err(unavailable(error.to_string()));
                 }
             };
             let mut until = deadline;
             if let Some(error) = failed {
-                self.link.failed(member.number, &error);
+                if !is_short {
+                    self.link.failed(member.number, &error);
+                }
                 // It may have been taken for all that: then it shows up in the log, and soon.
                 until = until.min(Instant::now() + ANSWER_TIMEOUT);
             }
@@ -155,9 +166,9 @@ impl V2 {
         loop {
             self.formed()?;
             let member = self.link.current();
-            let left = deadline.saturating_duration_since(Instant::now());
+            let (limit, is_short) = limit(deadline, ANSWER_TIMEOUT);
             let key = format!("{}/marks/{}", self.dir, self.shared.options.machine);
-            match member.put(&key, "", "", left.min(ANSWER_TIMEOUT)).await {
+            match member.put(&key, "", "", limit).await {
                 Ok(mark) => {
                     let mut views = self.mirror.views();
                     let seen = |view: &Option<Arc<View>>| {
@@ -170,6 +181,10 @@ impl V2 {
                     self.formed()?;
                     return Ok(self.shared.state.borrow().clone());
                 }
+                Err(KeyError::Refused(why)) => {
+                    return Err(ReadError::Unavailable { reason: format!("etcd: {why}") });
+                }
+                Err(KeyError::Unknown(_)) if is_short => return Err(ReadError::Timeout),
                 Err(error) => self.link.failed(member.number, &error),
             }
             if deadline <= Instant::now() + RETRY_INTERVAL {

@@ -98,7 +98,7 @@ impl V3 {
                     return Err(ProposeError::TooLarge { bytes, max: BYTES_MAX });
                 }
                 Err(Trouble::Refused(reason)) => return Err(self.given_up(&done, &reason)),
-                Err(Trouble::NotTaken(reason)) => {
+                Err(Trouble::NotTaken(reason) | Trouble::Stranger(reason)) => {
                     let pause = Instant::now() + RETRY_INTERVAL;
                     if deadline <= pause {
                         return Err(self.given_up(&done, &reason));
@@ -209,23 +209,20 @@ impl V3 {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
                 let trouble = Trouble::of(&error);
-                match &trouble {
-                    Trouble::NotTaken(why) | Trouble::Unknown(why) => {
-                        self.link.failed(connection.number, why);
-                    }
-                    Trouble::Refused(why) => self.shared.set_trouble(Some(why.clone())),
-                    Trouble::TooLarge(_) => {}
-                }
+                self.link.fails(connection.number, &trouble);
                 return Err(trouble);
             }
             Err(_) => {
-                self.link.failed(connection.number, "no answer in time to a transaction");
+                // Who is in a hurry proves nothing against a member.
+                if until < deadline {
+                    self.link.failed(connection.number, "no answer in time to a transaction");
+                }
                 return Err(Trouble::Unknown("no answer in time".into()));
             }
         };
         if answer.succeeded() {
             if writes {
-                self.shared.set_trouble(None);
+                self.shared.set_denied(None);
             }
             let at = answer.header().map_or(0, |header| header.revision());
             return Ok(Done::At(if writes { at } else { view.revision }));

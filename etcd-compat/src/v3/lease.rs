@@ -7,13 +7,13 @@ use std::time::Duration;
 use cluster::Command;
 use etcd_client::{Client, Compare, CompareOp, Error, PutOptions, Txn, TxnOp};
 use store::Role;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::V3;
 use super::keys::{Format, LeadValue};
-use super::link::Connection;
 use super::mirror::{Lead, View};
-use super::trouble::{Trouble, chain};
+use super::trouble::Trouble;
 use crate::shared::{LEASE_MARGIN, LEASE_TTL, RENEW_INTERVAL};
 
 /// An answer that takes longer leaves no time to ask another member before the lease ends.
@@ -25,12 +25,22 @@ pub(super) struct Held {
     pub id: i64,
     /// Until when etcd keeps it at least: counted from before it was asked.
     pub until: Instant,
+    /// The key that says that this machine is there is written under it.
+    pub is_shown: bool,
+}
+
+/// What came of a request that was given its time.
+fn within<T>(what: &str, answer: Result<Result<T, Error>, Elapsed>) -> Result<T, Trouble> {
+    match answer {
+        Ok(answer) => answer.map_err(|error| Trouble::of(&error)),
+        Err(_) => Err(Trouble::Unknown(format!("no answer in time to {what}"))),
+    }
 }
 
 impl V3 {
     /// The lease, while it is safe to act on it.
     fn held(&self) -> Option<Held> {
-        self.held.borrow().filter(|held| Instant::now() + LEASE_MARGIN < held.until)
+        self.held.borrow().filter(|held| held.is_shown && Instant::now() + LEASE_MARGIN < held.until)
     }
 
     /// The term in which this machine leads.
@@ -57,7 +67,8 @@ impl V3 {
             let mut client = connection.client();
             if renewed.is_none_or(|at| RENEW_INTERVAL <= at.elapsed() + RENEW_INTERVAL / 4) {
                 renewed = Some(Instant::now());
-                if !self.renew(&connection, &mut client).await {
+                if let Err(trouble) = self.renew(&mut client).await {
+                    self.link.fails(connection.number, &trouble);
                     continue;
                 }
             }
@@ -71,8 +82,8 @@ impl V3 {
                 _ => Ok(()),
             };
             first = false;
-            if let Err(reason) = stood {
-                self.link.failed(connection.number, &reason);
+            if let Err(trouble) = stood {
+                self.link.fails(connection.number, &trouble);
             }
         }
     }
@@ -81,63 +92,48 @@ impl V3 {
         lead.machine == self.shared.options.machine
     }
 
-    /// Whether the lease holds now.
-    async fn renew(&self, connection: &Connection, client: &mut Client) -> bool {
+    /// The lease holds when it returns, and the machine is seen to be there.
+    async fn renew(&self, client: &mut Client) -> Result<(), Trouble> {
         let sent = Instant::now();
         let known = *self.held.borrow();
-        let renewed = match known {
+        let id = match known {
             // A stream for each renewal: the first answer is awaited, and a lost one is never mistaken for
             // it.
             Some(held) => match timeout(ANSWER_TIMEOUT, client.lease_keep_alive(held.id)).await {
-                Ok(Ok(_)) => Ok(held.id),
                 Ok(Err(Error::LeaseKeepAliveError(_))) => {
                     tracing::info!("this machine's lease has run out");
-                    self.grant(client).await
+                    self.grant(client).await?
                 }
-                Ok(Err(error)) => Err(self.told(&error)),
-                Err(_) => Err("no answer in time to the renewal of a lease".into()),
+                answer => within("the renewal of a lease", answer).map(|_| held.id)?,
             },
-            None => self.grant(client).await,
+            None => self.grant(client).await?,
         };
-        match renewed {
-            Ok(id) => {
-                self.held.send_replace(Some(Held { id, until: sent + LEASE_TTL }));
-                true
-            }
-            Err(reason) => {
-                self.link.failed(connection.number, &reason);
-                false
-            }
+        let is_shown = known.is_some_and(|held| held.id == id && held.is_shown);
+        self.held.send_replace(Some(Held { id, until: sent + LEASE_TTL, is_shown }));
+        // While etcd takes no changes, this one tells when it does again.
+        if !is_shown || self.shared.is_denied() {
+            self.show(client, id).await?;
+            self.held.send_replace(Some(Held { id, until: sent + LEASE_TTL, is_shown: true }));
+            self.shared.set_denied(None);
         }
+        Ok(())
     }
 
-    fn told(&self, error: &Error) -> String {
-        let trouble = Trouble::of(error);
-        if let Trouble::Refused(why) = &trouble {
-            self.shared.set_trouble(Some(why.clone()));
-            return why.clone();
-        }
-        chain(error)
+    async fn grant(&self, client: &mut Client) -> Result<i64, Trouble> {
+        let granted = timeout(ANSWER_TIMEOUT, client.lease_grant(LEASE_TTL.as_secs() as i64, None)).await;
+        within("the wish for a lease", granted).map(|granted| granted.id())
     }
 
-    /// A new lease, with the key that says that this machine is there.
-    async fn grant(&self, client: &mut Client) -> Result<i64, String> {
-        let machine = &self.shared.options.machine;
-        let granted = timeout(ANSWER_TIMEOUT, async {
-            let id = client.lease_grant(LEASE_TTL.as_secs() as i64, None).await?.id();
-            let options = PutOptions::new().with_lease(id);
-            client.put(self.keys.alive(machine), "{}", Some(options)).await?;
-            Ok::<i64, Error>(id)
-        });
-        match granted.await {
-            Ok(Ok(id)) => Ok(id),
-            Ok(Err(error)) => Err(self.told(&error)),
-            Err(_) => Err("no answer in time to the wish for a lease".into()),
-        }
+    /// Writes the key that says that this machine is there.
+    async fn show(&self, client: &mut Client, lease: i64) -> Result<(), Trouble> {
+        let key = self.keys.alive(&self.shared.options.machine);
+        let options = PutOptions::new().with_lease(lease);
+        let shown = timeout(ANSWER_TIMEOUT, client.put(key, self.shared.alive_value(), Some(options))).await;
+        within("a machine's presence", shown).map(drop)
     }
 
     /// Takes the lead if nobody has it. A cluster that is not formed yet is formed on the way.
-    async fn campaign(&self, client: &mut Client, view: &View, held: Held) -> Result<(), String> {
+    async fn campaign(&self, client: &mut Client, view: &View, held: Held) -> Result<(), Trouble> {
         let (keys, machine) = (&self.keys, self.shared.options.machine.clone());
         let value = serde_json::to_vec(&LeadValue { machine }).expect("a machine's id is a string");
         let options = PutOptions::new().with_lease(held.id);
@@ -158,28 +154,20 @@ impl V3 {
             }
         }
         let txn = Txn::new().when(compares).and_then(operations);
-        match timeout(ANSWER_TIMEOUT, client.txn(txn)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(self.told(&error)),
-            Err(_) => Err("no answer in time to a campaign".into()),
-        }
+        within("a campaign", timeout(ANSWER_TIMEOUT, client.txn(txn)).await).map(drop)
     }
 
-    async fn take_down(&self, client: &mut Client, lead: &Lead) -> Result<(), String> {
+    async fn take_down(&self, client: &mut Client, lead: &Lead) -> Result<(), Trouble> {
         let same = Compare::create_revision(self.keys.lead(), CompareOp::Equal, lead.created);
         let txn = Txn::new().when([same]).and_then([TxnOp::delete(self.keys.lead(), None)]);
-        match timeout(ANSWER_TIMEOUT, client.txn(txn)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(self.told(&error)),
-            Err(_) => Err("no answer in time".into()),
-        }
+        within("the end of a lead", timeout(ANSWER_TIMEOUT, client.txn(txn)).await).map(drop)
     }
 
     /// Keeps the role true, also while every request hangs: a leader must know of its end before etcd does.
     pub(super) async fn keep_role(&self) {
         let (mut views, mut held) = (self.mirror.views(), self.held.subscribe());
         let (mut refusal, mut resigned) = (self.shared.refusal.subscribe(), self.resigned.subscribe());
-        let mut trouble = self.shared.trouble.subscribe();
+        let (mut trouble, mut denied) = (self.shared.trouble.subscribe(), self.shared.denied.subscribe());
         loop {
             self.shared.set_role(self.role());
             let until = held.borrow_and_update().map(|held| held.until - LEASE_MARGIN);
@@ -191,6 +179,7 @@ impl V3 {
                 _ = refusal.changed() => {}
                 _ = resigned.changed() => {}
                 _ = trouble.changed() => {}
+                _ = denied.changed() => {}
                 () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
             }
             views.mark_unchanged();
@@ -202,9 +191,12 @@ impl V3 {
             return Role::Unformed { hint };
         }
         let Some(view) = self.mirror.view() else {
-            let hint = self.shared.trouble.borrow().clone();
+            let hint = self.shared.known_trouble();
             return Role::Unformed { hint: hint.unwrap_or_else(|| "it is looking for etcd".into()) };
         };
+        if view.state.cluster.is_none() {
+            return Role::Unformed { hint: self.shared.forming() };
+        }
         match &view.lead {
             _ if self.held().is_none() => Role::Leaderless,
             Some(lead) => match self.term() {
@@ -222,7 +214,7 @@ impl V3 {
         self.resigned.send_replace(true);
         let (Some(lead), true, Some(connection)) = (lead, leads, self.link.current()) else { return };
         if let Ok(Err(reason)) = timeout(limit, self.take_down(&mut connection.client(), &lead)).await {
-            tracing::warn!(reason, "the lead was not given up; it ends with its lease");
+            tracing::warn!(%reason, "the lead was not given up; it ends with its lease");
         }
     }
 }

@@ -10,7 +10,7 @@ use etcd_client::{
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::trouble::{Trouble, chain};
+use super::trouble::{NO_SPACE, Trouble, chain, of_tls};
 use crate::options::Options;
 use crate::shared::Shared;
 
@@ -87,6 +87,17 @@ impl Link {
         let _ = current.wait_for(other).await;
     }
 
+    /// Something went wrong on connection `number`: the next member is tried, unless it would say the same.
+    pub fn fails(&self, number: u64, trouble: &Trouble) {
+        match trouble {
+            Trouble::Refused(why) => self.shared.set_denied(Some(why.clone())),
+            Trouble::TooLarge(_) => {}
+            Trouble::Stranger(why) | Trouble::NotTaken(why) | Trouble::Unknown(why) => {
+                self.failed(number, why);
+            }
+        }
+    }
+
     /// Connection `number` did not do what it should: the next member is tried.
     pub fn failed(&self, number: u64, reason: &str) {
         self.current.send_if_modified(|current| {
@@ -119,7 +130,10 @@ impl Link {
                         next = at + 1;
                         let cluster_id = found.cluster_id;
                         tracing::info!(endpoint, number, "using etcd {}", found.told);
-                        self.shared.set_trouble(found.trouble);
+                        self.shared.set_trouble(None);
+                        if found.is_full {
+                            self.shared.set_denied(Some(NO_SPACE.into()));
+                        }
                         let endpoint = endpoint.clone();
                         let connection = Connection { number, endpoint, cluster_id, client };
                         self.current.send_replace(Some(Arc::new(connection)));
@@ -140,14 +154,14 @@ struct Found {
     cluster_id: u64,
     /// Version, size, members: for people.
     told: String,
-    trouble: Option<String>,
+    is_full: bool,
 }
 
 /// Connects to one member, and has it prove that a majority of etcd stands behind it.
 async fn connect(options: &Options, endpoint: &str) -> Result<(Client, Found), String> {
     let told = |error: &etcd_client::Error| match Trouble::of(error) {
-        Trouble::Refused(reason) => reason,
-        _ => chain(error),
+        Trouble::Refused(reason) | Trouble::Stranger(reason) => reason,
+        _ => of_tls(error, options.tls.as_ref()).unwrap_or_else(|| chain(error)),
     };
     let mut how = ConnectOptions::new()
         .with_connect_timeout(CONNECT_TIMEOUT)
@@ -171,21 +185,17 @@ async fn connect(options: &Options, endpoint: &str) -> Result<(Client, Found), S
     let cluster_id = answer.header().map_or(0, |header| header.cluster_id());
     let keys = answer.count();
     // Where users are checked, not everybody may ask this.
-    let (mut version, mut trouble) = (String::new(), None);
+    let (mut version, mut is_full) = (String::new(), false);
     if let Ok(status) = client.status().await {
         version = format!("{}, {} KiB, ", status.version(), status.db_size() / 1024);
         check_version(status.version())?;
         if status.is_learner() {
             return Err("it is a learner, which serves nobody".into());
         }
-        trouble = status.errors().iter().find(|error| error.contains("NOSPACE")).map(|_| {
-            "its database is full (NOSPACE) and it takes no changes; compact and defragment it, then \
-             `etcdctl alarm disarm`"
-                .into()
-        });
+        is_full = status.errors().iter().any(|error| error.contains("NOSPACE"));
     }
     let told = format!("{version}cluster {cluster_id:x}, {keys} keys under {}", options.prefix);
-    Ok((client, Found { cluster_id, told, trouble }))
+    Ok((client, Found { cluster_id, told, is_full }))
 }
 
 /// Comparing a range of keys came with 3.3.

@@ -1,8 +1,9 @@
 //! This machine's copy of what etcd holds: read whole once, then kept by a watch that begins where the
 //! reading ended. Everybody else reads here.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cluster::{ClusterState, MachineId, Revision};
@@ -15,7 +16,7 @@ use super::keys::{FORMAT_VERSION, Format, Keys, LeadValue, Place};
 use super::link::{Connection, Link};
 use super::trouble::{chain, is_compacted, is_too_long};
 use crate::record::{self, Key};
-use crate::shared::Shared;
+use crate::shared::{AliveValue, Shared};
 
 /// For one page of the first reading, and for a watch to begin.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -71,7 +72,11 @@ pub struct Mirror {
     keys: Keys,
     /// `None` until the first reading.
     view: watch::Sender<Option<Arc<View>>>,
+    /// The number of the connection on which a watch has begun.
+    watching: AtomicU64,
 }
+
+const NOT_WATCHING: u64 = 0;
 
 /// The copy while it is being changed.
 struct Draft {
@@ -83,7 +88,7 @@ struct Draft {
 
 impl Mirror {
     pub fn new(shared: Arc<Shared>, link: Arc<Link>, keys: Keys) -> Mirror {
-        Mirror { shared, link, keys, view: watch::Sender::new(None) }
+        Mirror { shared, link, keys, view: watch::Sender::new(None), watching: AtomicU64::new(NOT_WATCHING) }
     }
 
     pub fn views(&self) -> watch::Receiver<Option<Arc<View>>> {
@@ -94,6 +99,11 @@ impl Mirror {
     pub fn view(&self) -> Option<Arc<View>> {
         let refused = self.shared.refusal.borrow().is_some();
         self.view.borrow().clone().filter(|_| !refused)
+    }
+
+    /// Whether what changes in etcd is to come on that connection.
+    pub fn watches_on(&self, number: u64) -> bool {
+        self.watching.load(Ordering::Relaxed) == number
     }
 
     /// Everything there is now, and whose keys say that they are there.
@@ -116,6 +126,7 @@ impl Mirror {
                 ended = self.follow(&connection, &mut draft) => ended,
                 () = self.link.replaced(connection.number) => Ok(()),
             };
+            self.watching.store(NOT_WATCHING, Ordering::Relaxed);
             self.shared.presence.deaf();
             failures =
                 if draft.as_ref().map(|draft| draft.view.revision) == before { failures + 1 } else { 0 };
@@ -154,6 +165,7 @@ impl Mirror {
         let options = WatchOptions::new().with_prefix().with_start_revision(draft.view.revision + 1);
         let begun = timeout(ANSWER_TIMEOUT, connection.watches().watch(self.keys.all(), Some(options))).await;
         let mut watch = begun.map_err(|_| Lost::Failed("a watch does not begin".into()))?.map_err(failed)?;
+        self.watching.store(connection.number, Ordering::Relaxed);
         loop {
             let Some(response) = watch.message().await.map_err(failed)? else {
                 return Err(Lost::Failed("a watch has ended".into()));
@@ -202,10 +214,10 @@ impl Mirror {
             ClusterState { revision: Revision(view.base + revision as u64), ..ClusterState::default() };
         let cluster_id = connection.cluster_id;
         let mut draft = Draft { view, state, cluster_id, moved: true };
-        let mut present = BTreeSet::new();
+        let mut present = BTreeMap::new();
         for kv in &kvs {
             match self.keys.place(kv.key()) {
-                Place::Alive(machine) => drop(present.insert(machine)),
+                Place::Alive(machine) => drop(present.insert(machine, AliveValue::read(kv.value()).peer)),
                 Place::Lead => draft.view.lead = lead(kv)?,
                 Place::Record(key) => draft.put(&key, Some(kv.value()), kv.mod_revision())?,
                 Place::Format | Place::Head | Place::Strange => {}
@@ -249,7 +261,9 @@ impl Mirror {
                 Place::Format | Place::Strange => {}
                 Place::Head => draft.moved = true,
                 Place::Lead => draft.view.lead = if is_put { lead(kv)? } else { None },
-                Place::Alive(machine) if is_put => self.shared.presence.came(machine),
+                Place::Alive(machine) if is_put => {
+                    self.shared.presence.came(machine, AliveValue::read(kv.value()).peer)
+                }
                 Place::Alive(machine) => self.shared.presence.left(machine),
                 Place::Record(key) => {
                     draft.put(&key, Some(kv.value()).filter(|_| is_put), kv.mod_revision())?

@@ -7,13 +7,13 @@ mod lease;
 mod link;
 mod mirror;
 pub mod offline;
+mod pulse;
 mod trouble;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::ClusterState;
-use etcd_client::Error;
 use store::{ProposeError, ReadError};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -53,6 +53,7 @@ impl V3 {
             () = self.link.run() => {}
             () = self.mirror.run() => {}
             () = lease::keep(self.clone()) => {}
+            () = self.feel_pulse() => {}
         }
     }
 
@@ -62,9 +63,10 @@ impl V3 {
             let Some(connection) = self.link.connected(deadline).await else {
                 return Err(ReadError::Unavailable { reason: self.shared.why() });
             };
+            // Who is in a hurry proves nothing against a member.
             let until = deadline.min(Instant::now() + ANSWER_TIMEOUT);
             let head = timeout_at(until, connection.kv().get(self.keys.head(), None)).await;
-            let reason = match head {
+            let trouble = match head {
                 Ok(Ok(head)) => {
                     // The newest write of all: whoever holds it holds every write that was acknowledged.
                     let newest = head.kvs().first().map_or(0, |kv| kv.mod_revision());
@@ -74,22 +76,18 @@ impl V3 {
                     self.formed()?;
                     return Ok(self.shared.state.borrow().clone());
                 }
-                Ok(Err(error)) => self.reason(&error),
-                Err(_) => "no answer in time to a read".into(),
+                Ok(Err(error)) => Trouble::of(&error),
+                Err(_) if until == deadline => return Err(ReadError::Timeout),
+                Err(_) => Trouble::Unknown("no answer in time to a read".into()),
             };
-            self.link.failed(connection.number, &reason);
+            self.link.fails(connection.number, &trouble);
+            if let Trouble::Refused(why) = trouble {
+                return Err(ReadError::Unavailable { reason: format!("etcd: {why}") });
+            }
             if deadline <= Instant::now() {
                 return Err(ReadError::Unavailable { reason: self.shared.why() });
             }
         }
-    }
-
-    fn reason(&self, error: &Error) -> String {
-        let trouble = Trouble::of(error);
-        if let Trouble::Refused(why) = &trouble {
-            self.shared.set_trouble(Some(why.clone()));
-        }
-        trouble.to_string()
     }
 
     /// What this machine may act on.

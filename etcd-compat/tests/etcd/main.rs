@@ -1,13 +1,17 @@
 //! The store on real etcd processes: what every store promises, and what becomes of it when etcd fails.
 
+mod certificates;
+mod denied;
 mod fleet;
 mod process;
+mod strangers;
 mod v2;
 mod v3;
 mod wire;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cluster::{Command, DesiredState};
 use etcd_compat::{Api, EtcdStore, Options, PREFIX};
@@ -18,6 +22,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use process::Etcd;
+
+/// For whoever asks again and again.
+pub const MOMENT: Duration = Duration::from_millis(100);
 
 /// Machines with a store on etcd, in this process.
 pub struct Machines {
@@ -35,6 +42,7 @@ pub fn options(id: &str, dir: &Path, endpoints: Vec<String>, api: Option<Api>) -
         user: None,
         tls: None,
         cluster_name: "test".into(),
+        peer: Some(format!("{id}:7340")),
         dir: dir.join(id),
     }
 }
@@ -55,6 +63,22 @@ pub async fn written(member: &Member, name: &str) {
             Ok(committed) => return assert!(committed.outcomes[0].is_ok()),
             Err(error) => assert!(begin.elapsed() < PATIENCE, "{error}"),
         }
+    }
+}
+
+/// Waits until the store says what is wrong with etcd.
+pub async fn troubled(member: &Member, expected: &str) {
+    let begin = Instant::now();
+    while !member.store.trouble().is_some_and(|trouble| trouble.contains(expected)) {
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "{}: {expected:?} in {:?}",
+            member.machine,
+            member.store.trouble()
+        );
+        // Asking takes a moment, or as long as it may.
+        let _ = member.store.read(Instant::now() + MOMENT).await;
+        tokio::task::yield_now().await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Real etcd processes on loopback, each with its data in a temporary folder. They end with the test.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -19,12 +19,25 @@ pub struct Etcd {
     members: Vec<Member>,
     dir: tempfile::TempDir,
     more: Vec<String>,
+    tls: Option<Files>,
+    user: Option<String>,
+}
+
+/// What clients and etcd know each other by, in PEM.
+#[derive(Clone)]
+pub struct Files {
+    pub ca: PathBuf,
+    /// Of the server, and of etcdctl.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 struct Member {
     name: String,
     client: u16,
     peer: u16,
+    /// Without TLS, for its health.
+    metrics: u16,
     process: Option<Child>,
 }
 
@@ -46,15 +59,25 @@ fn free_port() -> u16 {
 impl Etcd {
     /// Starts `count` members, and waits until they serve. `more` are flags.
     pub async fn start(count: usize, more: &[&str]) -> Etcd {
+        Etcd::begin(count, more, None).await
+    }
+
+    /// Its clients have to show a certificate of the authority.
+    pub async fn start_with_tls(files: Files) -> Etcd {
+        Etcd::begin(1, &["--client-cert-auth"], Some(files)).await
+    }
+
+    async fn begin(count: usize, more: &[&str], tls: Option<Files>) -> Etcd {
         let dir = tempfile::tempdir().unwrap();
         let members = (0..count).map(|number| Member {
             name: format!("e{number}"),
             client: free_port(),
             peer: free_port(),
+            metrics: free_port(),
             process: None,
         });
         let more = more.iter().map(|flag| flag.to_string()).collect();
-        let mut etcd = Etcd { members: members.collect(), dir, more };
+        let mut etcd = Etcd { members: members.collect(), dir, more, tls, user: None };
         for number in 0..count {
             etcd.launch(number);
         }
@@ -65,11 +88,18 @@ impl Etcd {
     }
 
     pub fn endpoints(&self) -> Vec<String> {
-        self.members.iter().map(|member| format!("http://127.0.0.1:{}", member.client)).collect()
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        self.members.iter().map(|member| format!("{scheme}://127.0.0.1:{}", member.client)).collect()
+    }
+
+    /// etcdctl is that user from here on, `NAME:PASSWORD`.
+    pub fn be(&mut self, user: &str) {
+        self.user = Some(user.into());
     }
 
     /// Starts a member that does not run.
     pub fn launch(&mut self, number: usize) {
+        let client_url = self.endpoints()[number].clone();
         let peers = self.members.iter().map(|m| format!("{}=http://127.0.0.1:{}", m.name, m.peer));
         let peers = peers.collect::<Vec<_>>().join(",");
         let member = &mut self.members[number];
@@ -80,13 +110,21 @@ impl Etcd {
         let process = Command::new("etcd")
             .arg(format!("--name={}", member.name))
             .arg(format!("--data-dir={}", data.display()))
-            .arg(format!("--listen-client-urls={}", url(member.client)))
-            .arg(format!("--advertise-client-urls={}", url(member.client)))
+            .arg(format!("--listen-client-urls={client_url}"))
+            .arg(format!("--advertise-client-urls={client_url}"))
+            .arg(format!("--listen-metrics-urls={}", url(member.metrics)))
             .arg(format!("--listen-peer-urls={}", url(member.peer)))
             .arg(format!("--initial-advertise-peer-urls={}", url(member.peer)))
             .arg(format!("--initial-cluster={peers}"))
             .args(["--enable-v2", "--logger=zap", "--log-level=warn"])
             .args(&self.more)
+            .args(self.tls.iter().flat_map(|files| {
+                [
+                    format!("--trusted-ca-file={}", files.ca.display()),
+                    format!("--cert-file={}", files.certificate.display()),
+                    format!("--key-file={}", files.key.display()),
+                ]
+            }))
             .stdout(Stdio::null())
             .stderr(log)
             .kill_on_drop(true)
@@ -96,7 +134,7 @@ impl Etcd {
 
     /// Waits until a member answers, with a majority behind it.
     pub async fn serves(&self, number: usize) {
-        let port = self.members[number].client;
+        let port = self.members[number].metrics;
         let begin = Instant::now();
         loop {
             let healthy = timeout(Duration::from_secs(2), healthy(port)).await;
@@ -133,6 +171,18 @@ impl Etcd {
         let said = Command::new("etcdctl")
             .env("ETCDCTL_API", api)
             .arg(format!("--endpoints={}", self.endpoints()[0]))
+            .args(self.tls.iter().flat_map(|files| {
+                let names = match api {
+                    "2" => ["--ca-file", "--cert-file", "--key-file"],
+                    _ => ["--cacert", "--cert", "--key"],
+                };
+                let paths = [&files.ca, &files.certificate, &files.key];
+                names.into_iter().zip(paths).map(|(name, path)| format!("{name}={}", path.display()))
+            }))
+            .args(self.user.iter().map(|user| match api {
+                "2" => format!("--username={user}"),
+                _ => format!("--user={user}"),
+            }))
             .args(arguments)
             .output()
             .await

@@ -1,14 +1,14 @@
 //! On etcd's v2 interface, which etcd 3.4 has beside the other with `--enable-v2`.
 
 use cluster::{Command, Kind};
-use etcd_compat::Api;
-use store::conformance::{PATIENCE, run, unit};
-use store::{ProposeError, Role};
+use etcd_compat::{Api, EtcdStore};
+use store::conformance::{PATIENCE, found, leave, machine, run, unit};
+use store::{ProposeError, Role, Store};
 use tokio::time::{Instant, timeout};
 
 use crate::process::Etcd;
 use crate::wire::Wire;
-use crate::{Machines, leads, options, write, written};
+use crate::{MOMENT, Machines, leads, options, write, written};
 
 const V2: Option<Api> = Some(Api::V2);
 
@@ -18,6 +18,46 @@ async fn it_keeps_what_every_store_promises() {
     let machines = Machines::start(&etcd, &["m1", "m2", "m3"], V2);
     run(machines.members.clone()).await;
     machines.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_outlives_all_daemons_and_etcd() {
+    let mut etcd = Etcd::start(1, &[]).await;
+    let machines = Machines::start(&etcd, &["m1", "m2", "m3"], V2);
+    let kept = leave(machines.members.clone()).await;
+    machines.end().await;
+    etcd.kill(0).await;
+    etcd.launch(0);
+    let machines = Machines::start(&etcd, &["m1", "m2", "m3"], V2);
+    found(machines.members.clone(), &kept).await;
+    machines.end().await;
+}
+
+/// Where each daemon is reached by the others goes with its presence.
+#[tokio::test(flavor = "multi_thread")]
+async fn daemons_know_where_each_other_is() {
+    let etcd = Etcd::start(1, &[]).await;
+    let (stop, stopping) = tokio::sync::watch::channel(false);
+    let (near, driver) = EtcdStore::start(options("m1", etcd.dir(), etcd.endpoints(), V2), stopping).unwrap();
+    let mut drivers = tokio::task::JoinSet::new();
+    drivers.spawn(driver);
+    let wait = async |id: &str, expected: Option<&str>| {
+        let found = async {
+            while near.peer(&machine(id)).as_deref() != expected {
+                let _ = near.read(Instant::now() + MOMENT).await;
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("{id}: {:?}", near.peer(&machine(id))));
+    };
+    wait("m1", Some("m1:7340")).await;
+    assert_eq!(near.peer(&machine("m2")), None);
+    let machines = Machines::start(&etcd, &["m2"], V2);
+    wait("m2", Some("m2:7340")).await;
+    machines.end().await;
+    wait("m2", None).await;
+    stop.send_replace(true);
+    drivers.join_all().await;
 }
 
 /// The log becomes a snapshot and is made shorter; a machine that was away, and one that is new, go on from

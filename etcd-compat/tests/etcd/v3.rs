@@ -1,14 +1,14 @@
 //! On etcd's v3 interface.
 
-use cluster::{Command, DesiredState, Kind};
-use etcd_compat::{Api, User};
-use store::conformance::{PATIENCE, file, register, run, set, unit};
-use store::{ProposeError, ReadError, Role};
+use cluster::{Command, Kind};
+use etcd_compat::{Api, EtcdStore, User};
+use store::conformance::{PATIENCE, file, found, leave, machine, register, run, unit};
+use store::{ProposeError, ReadError, Role, Store};
 use tokio::time::{Instant, timeout};
 
 use crate::process::Etcd;
 use crate::wire::Wire;
-use crate::{Machines, leads, options, write, written};
+use crate::{MOMENT, Machines, leads, options, write, written};
 
 const V3: Option<Api> = Some(Api::V3);
 
@@ -18,6 +18,46 @@ async fn it_keeps_what_every_store_promises() {
     let machines = Machines::start(&etcd, &["m1", "m2", "m3"], V3);
     run(machines.members.clone()).await;
     machines.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_outlives_all_daemons_and_etcd() {
+    let mut etcd = Etcd::start(1, &[]).await;
+    let machines = Machines::start(&etcd, &["m1", "m2", "m3"], V3);
+    let kept = leave(machines.members.clone()).await;
+    machines.end().await;
+    etcd.kill(0).await;
+    etcd.launch(0);
+    let machines = Machines::start(&etcd, &["m1", "m2", "m3"], V3);
+    found(machines.members.clone(), &kept).await;
+    machines.end().await;
+}
+
+/// Where each daemon is reached by the others goes with its presence.
+#[tokio::test(flavor = "multi_thread")]
+async fn daemons_know_where_each_other_is() {
+    let etcd = Etcd::start(1, &[]).await;
+    let (stop, stopping) = tokio::sync::watch::channel(false);
+    let (near, driver) = EtcdStore::start(options("m1", etcd.dir(), etcd.endpoints(), V3), stopping).unwrap();
+    let mut drivers = tokio::task::JoinSet::new();
+    drivers.spawn(driver);
+    let wait = async |id: &str, expected: Option<&str>| {
+        let found = async {
+            while near.peer(&machine(id)).as_deref() != expected {
+                let _ = near.read(Instant::now() + MOMENT).await;
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("{id}: {:?}", near.peer(&machine(id))));
+    };
+    wait("m1", Some("m1:7340")).await;
+    assert_eq!(near.peer(&machine("m2")), None);
+    let machines = Machines::start(&etcd, &["m2"], V3);
+    wait("m2", Some("m2:7340")).await;
+    machines.end().await;
+    wait("m2", None).await;
+    stop.send_replace(true);
+    drivers.join_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,36 +200,6 @@ async fn users_are_checked() {
     etcd.kill(0).await;
     etcd.launch(0);
     written(&member, "still").await;
-    machines.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_etcd_is_named() {
-    let etcd = Etcd::start(1, &["--quota-backend-bytes=4194304"]).await;
-    let machines = Machines::start(&etcd, &["m1"], V3);
-    let member = machines.members[0].clone();
-    member.until_role("the lead", leads).await;
-    let text = "x".repeat(400_000);
-    let mut count = 0;
-    let reason = loop {
-        let name = unit("large.service");
-        let command = set(&name, &format!("{count} {text}"), DesiredState::Inactive);
-        count += 1;
-        match member.try_propose(vec![command]).await {
-            Ok(_) => assert!(count < 50, "it is never full"),
-            Err(ProposeError::Unavailable { reason }) => break reason,
-            Err(error) => panic!("{error}"),
-        }
-    };
-    assert!(reason.contains("NOSPACE") && reason.contains("alarm disarm"), "{reason}");
-    assert_eq!(member.read().await.units.len(), 1, "it is still read");
-    member.until_role("the lead", leads).await;
-
-    let revision = member.read().await.revision.0;
-    etcd.ctl(&["compact", "--physical", &revision.to_string()]).await;
-    etcd.ctl(&["defrag"]).await;
-    etcd.ctl(&["alarm", "disarm"]).await;
-    written(&member, "room").await;
     machines.end().await;
 }
 

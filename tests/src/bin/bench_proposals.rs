@@ -1,11 +1,13 @@
-//! How many changes a cluster of three takes, beside what the same disk takes of the same bytes.
+//! How many changes a cluster of three takes in each of the places that can keep its state, beside what the
+//! same disk takes of the same bytes.
 //!
 //!     cargo run --release -p tests --bin bench_proposals [-- SECONDS [DIR]]
 //!
-//! Three stores in one process, each with its own directory, talking over loopback as three daemons do.
-//! Callers propose units of some 200 bytes to the leader's store, one after the other each. Beside it: one
-//! file, to which the same bytes are appended and fdatasync'ed, one record at a time and one file a caller.
-//! Ratios are of one run; the disk's mood cancels out.
+//! Three stores in one process, each with its own directory, talking over loopback as three daemons do; those
+//! on etcd talk to a real etcd of three members on the same disk, over its v3 or its v2 interface. Callers
+//! propose units of some 200 bytes to the leader's store, one after the other each. Beside it: one file, to
+//! which the same bytes are appended and fdatasync'ed, one record at a time and one file a caller. Ratios are
+//! of one run; the disk's mood cancels out.
 
 use std::fs::File;
 use std::io::Write;
@@ -14,9 +16,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::{Command, DesiredState, MachineId, UnitFile, UnitName};
+use etcd_compat::{Api, EtcdStore};
 use raft::{Disk, EngineKind, FlushMode, Options, RaftStore, Tcp, Timing};
 use store::{Role, Store};
+use tests::etcd::Etcd;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 fn main() {
     let mut args = std::env::args().skip(1);
@@ -30,39 +35,73 @@ fn main() {
     let _ = std::fs::remove_dir_all(&dir);
 }
 
+type Three = (Vec<Arc<dyn Store>>, Vec<JoinHandle<()>>);
+
 async fn bench(dir: &Path, span: Duration) {
-    println!("engine  callers  proposals/s  p50 ms  p99 ms  file/s  ratio");
+    println!("store    callers  changes/s  p50 ms  p99 ms  file/s  ratio");
     for engine in [EngineKind::Sled, EngineKind::Redb] {
-        let name = engine.name();
         let (stop, stopping) = watch::channel(false);
-        let (stores, drivers) = three(&dir.join(name), engine, stopping).await;
-        let leader = leader(&stores).await;
-        for callers in [1, 16, 256] {
-            let file = tokio::task::block_in_place(|| plain(&dir.join("plain"), span));
-            let (rate, latencies) = propose(leader.clone(), callers, span).await;
-            let at = |q: f64| latencies[((latencies.len() - 1) as f64 * q) as usize].as_secs_f64() * 1e3;
-            println!(
-                "{name:6}  {callers:7}  {rate:11.0}  {:6.2}  {:6.2}  {file:6.0}  {:5.2}",
-                at(0.5),
-                at(0.99),
-                rate / file
-            );
-        }
-        stop.send_replace(true);
-        for driver in drivers {
-            let _ = driver.await;
-        }
+        let three = three(&dir.join(engine.name()), engine.clone(), stopping).await;
+        measure(engine.name(), &dir.join("plain"), span, three, stop).await;
+    }
+    for (name, api) in [("etcd v3", Api::V3), ("etcd v2", Api::V2)] {
+        let home = dir.join(name.replace(' ', "-"));
+        let etcd = tokio::task::block_in_place(|| Etcd::start(&home, 3));
+        let (stop, stopping) = watch::channel(false);
+        let three = three_on_etcd(&home, &etcd, api, stopping);
+        measure(name, &dir.join("plain"), span, three, stop).await;
     }
 }
 
-async fn three(
-    dir: &Path,
-    engine: EngineKind,
-    stop: watch::Receiver<bool>,
-) -> (Vec<RaftStore>, Vec<tokio::task::JoinHandle<()>>) {
+async fn measure(name: &str, file: &Path, span: Duration, three: Three, stop: watch::Sender<bool>) {
+    let (stores, drivers) = three;
+    let leader = leader(&stores).await;
+    for callers in [1, 16, 256] {
+        let file = tokio::task::block_in_place(|| plain(file, span));
+        let (rate, latencies) = propose(leader.clone(), callers, span).await;
+        let at = |q: f64| latencies[((latencies.len() - 1) as f64 * q) as usize].as_secs_f64() * 1e3;
+        println!(
+            "{name:7}  {callers:7}  {rate:9.0}  {:6.2}  {:6.2}  {file:6.0}  {:5.2}",
+            at(0.5),
+            at(0.99),
+            rate / file
+        );
+    }
+    stop.send_replace(true);
+    drop((leader, stores));
+    for driver in drivers {
+        let _ = driver.await;
+    }
+}
+
+/// Each begins with a member of its own.
+fn three_on_etcd(dir: &Path, etcd: &Etcd, api: Api, stop: watch::Receiver<bool>) -> Three {
+    let (mut stores, mut drivers): Three = (Vec::new(), Vec::new());
+    for number in 0..3 {
+        let mut endpoints = etcd.endpoints();
+        endpoints.rotate_left(number);
+        let options = etcd_compat::Options {
+            machine: MachineId::new(&format!("m{number}")).expect("a good id"),
+            endpoints,
+            api: Some(api),
+            prefix: etcd_compat::PREFIX.into(),
+            user: None,
+            tls: None,
+            cluster_name: "bench".into(),
+            peer: None,
+            dir: dir.join(format!("m{number}")),
+        };
+        let (store, driver) = EtcdStore::start(options, stop.clone()).expect("the folder can be made");
+        stores.push(Arc::new(store));
+        drivers.push(tokio::spawn(driver));
+    }
+    (stores, drivers)
+}
+
+async fn three(dir: &Path, engine: EngineKind, stop: watch::Receiver<bool>) -> Three {
     let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
     let join: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-    let (mut stores, mut drivers) = (Vec::new(), Vec::new());
+    let (mut stores, mut drivers): Three = (Vec::new(), Vec::new());
     for (i, address) in join.iter().enumerate() {
         let home = dir.join(format!("m{i}"));
         std::fs::create_dir_all(&home).expect("the directory can be made");
@@ -81,7 +120,7 @@ async fn three(
         };
         let started = RaftStore::start(options, disk, Arc::new(Tcp), stop.clone()).await;
         let (store, driver) = started.expect("the port is free");
-        stores.push(store);
+        stores.push(Arc::new(store));
         drivers.push(tokio::spawn(driver));
     }
     (stores, drivers)
@@ -92,7 +131,7 @@ fn free_port() -> u16 {
     listener.local_addr().expect("a bound socket has an address").port()
 }
 
-async fn leader(stores: &[RaftStore]) -> RaftStore {
+async fn leader(stores: &[Arc<dyn Store>]) -> Arc<dyn Store> {
     loop {
         for store in stores {
             if matches!(*store.role().borrow(), Role::Leader { .. }) {
@@ -118,7 +157,7 @@ fn unit(caller: usize, number: usize) -> Command {
 }
 
 /// Proposals a second, and how long each took, sorted.
-async fn propose(store: RaftStore, callers: usize, span: Duration) -> (f64, Vec<Duration>) {
+async fn propose(store: Arc<dyn Store>, callers: usize, span: Duration) -> (f64, Vec<Duration>) {
     let started = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
     for caller in 0..callers {

@@ -1,17 +1,68 @@
-//! The same daemons on an etcd of three members, one on each host: whatever happens to etcd, no unit ends,
-//! and when it is back everything goes on by itself.
+//! The same daemons on an etcd of three members, one on each host: the rack's main scenarios once more, and
+//! what happens to etcd alone. Whatever it is, no unit ends, and when etcd is back everything goes on by itself.
+//!
+//! One scenario of many steps, since moving the cluster there and back is dear. Each step begins with a formed
+//! and empty cluster.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use api::v1::State;
+use cluster::UnitFile;
 use tests::deploy::{Cluster, DATA_DIR, probes, set};
-use tests::wait::{always, eventually};
+use tests::wait::{always, eventually, pause};
+
+use crate::{loss, quorum, start};
 
 const TEXT: &str = "[Service]\nExecStart=/bin/sleep infinity\n";
 const CONFIG: &str = "/etc/coreinit/coreinitd.toml";
 const ETCD: &str = "etcd.service";
+/// All of etcd is away for so long.
+const AWAY: Duration = Duration::from_secs(120);
+/// An etcd that has just lost its leader keeps a write for 5 s before its outcome is unknown.
+const WRITE_LIMIT: Duration = Duration::from_secs(12);
+/// The lease of a leader ends first, and then the next one gives everybody a full period.
+const LOSS_LIMIT: Duration = Duration::from_secs(18);
 
-/// Stops the daemons, gives each host a member of a new etcd, and starts the daemons on it.
+type Step = fn(&Cluster);
+
+const STEPS: &[(&str, Step)] = &[
+    ("the examples", start::examples_run),
+    ("journals of other machines", journals_come_from_other_machines),
+    ("a fleet taken over", a_fleet_is_taken_over),
+    ("daemons killed", |cluster| quorum::leaders_are_replaced(cluster, 2)),
+    ("the leader and its member of etcd cut off", |cluster| quorum::leader_cut_off(cluster, WRITE_LIMIT)),
+    ("every host alone", |cluster| quorum::every_host_alone(cluster, Duration::from_secs(15))),
+    ("power cuts", |cluster| loss::power_cuts(cluster, 2, LOSS_LIMIT)),
+    ("all hosts without power", loss::nothing_acknowledged_is_lost),
+    ("members of etcd killed under load", members_are_killed_under_load),
+    ("two of three members stopped", two_of_three_members_are_stopped),
+    ("all of etcd away", all_of_etcd_is_away),
+];
+
+pub fn the_state_may_be_kept_in_etcd(cluster: &Cluster) {
+    let running = Running::begin(cluster, "moved");
+    move_to_etcd(cluster);
+    for host in cluster.rack.hosts() {
+        let said = cluster.daemon_log(host, 100);
+        assert!(said.contains("the state is kept there") && said.contains("using etcd 3."), "{host}: {said}");
+    }
+    running.untouched(cluster);
+    for (name, step) in STEPS {
+        cluster.clean();
+        let begin = Instant::now();
+        step(cluster);
+        println!("rack: etcd: {name}: {:.0?} in all", begin.elapsed());
+    }
+    cluster.clean();
+    let running = Running::begin(cluster, "moves");
+    move_back(cluster);
+    running.untouched(cluster);
+}
+
+/// Stops the daemons, gives each host a member of a new etcd, moves the state there, and starts the daemons on
+/// it.
 fn move_to_etcd(cluster: &Cluster) {
     let rack = &cluster.rack;
     let hosts = rack.hosts();
@@ -26,32 +77,53 @@ fn move_to_etcd(cluster: &Cluster) {
              --data-dir=/var/lib/etcd-rack --enable-v2 --advertise-client-urls=http://{host}:2379 \
              --listen-client-urls=http://{address}:2379,http://127.0.0.1:2379 \
              --listen-peer-urls=http://{address}:2380 \
-             --initial-advertise-peer-urls=http://{host}:2380 --initial-cluster={}\n",
+             --initial-advertise-peer-urls=http://{host}:2380 --initial-cluster={}\n\
+             [Install]\nWantedBy=multi-user.target\n",
             peers.join(",")
         );
         rack.shell(host, &format!("printf %s '{unit}' >/etc/systemd/system/{ETCD}; systemctl daemon-reload"));
-        rack.exec(host, &["systemctl", "start", "--no-block", ETCD]);
-    }
-    for host in hosts {
+        rack.exec(host, &["systemctl", "enable", "--quiet", "--now", "--no-block", ETCD]);
         let endpoints =
             rack.others(host).iter().map(|host| format!(", \"http://{host}:2379\"")).collect::<String>();
-        let config = format!(
-            "backend = \"etcd\"\netcd_endpoints = [\"http://127.0.0.1:2379\"{endpoints}]\n\
-             data_dir = \"{DATA_DIR}\"\nmachine_lost_after = \"6s\"\nsocket = \"/run/coreinit.sock\"\n"
+        let more = format!("backend = \"etcd\"\netcd_endpoints = [\"http://127.0.0.1:2379\"{endpoints}]\n");
+        // Nothing is formed and nobody is joined; all else stays.
+        let script = format!(
+            "mv {CONFIG} {CONFIG}.raft; grep -Ev '^(bootstrap_expect|join) ' {CONFIG}.raft >{CONFIG}
+             printf %s '{more}' >>{CONFIG}"
         );
-        rack.shell(host, &format!("cp {CONFIG} {CONFIG}.raft; printf %s '{config}' >{CONFIG}"));
+        rack.shell(host, &script);
+    }
+    healthy(cluster, "h1");
+    let said = cluster.types("h1", "cluster migrate --from raft --to etcd").is(0, &["moved 6 units"]);
+    println!("rack: etcd: {}", said.out.trim());
+    hosts.iter().for_each(|host| cluster.start_daemon(host));
+    cluster.formed();
+}
+
+/// On one host, which the others join.
+fn move_back(cluster: &Cluster) {
+    let rack = &cluster.rack;
+    let hosts = rack.hosts();
+    hosts.iter().for_each(|host| cluster.stop_daemon(host));
+    hosts.iter().for_each(|host| drop(rack.exec(host, &["rm", "-r", DATA_DIR])));
+    cluster.types("h1", "cluster migrate --from etcd --to raft").is(0, &["moved 6 units"]);
+    for host in hosts {
+        let script = format!(
+            "systemctl disable --quiet --now {ETCD}; rm -r /var/lib/etcd-rack /etc/systemd/system/{ETCD}
+             systemctl daemon-reload; mv {CONFIG}.raft {CONFIG}"
+        );
+        rack.shell(host, &script);
         cluster.start_daemon(host);
     }
     cluster.formed();
 }
 
-fn move_back(cluster: &Cluster) {
-    for host in cluster.rack.hosts() {
-        cluster.stop_daemon(host);
-        cluster.rack.shell(host, &format!("systemctl stop {ETCD}; mv {CONFIG}.raft {CONFIG}"));
-        cluster.start_daemon(host);
-    }
-    cluster.formed();
+fn healthy(cluster: &Cluster, host: &str) {
+    let healthy = || match cluster.rack.try_exec(host, &["etcdctl", "endpoint", "health"])? {
+        output if output.status.success() => Ok(()),
+        output => Err(tests::rack::said(&output)),
+    };
+    eventually(Duration::from_secs(30), "the member of etcd to serve", healthy);
 }
 
 /// Writes a unit that nobody runs until that is acknowledged.
@@ -60,85 +132,182 @@ fn write(cluster: &Cluster, host: &str, name: &str) -> Duration {
     eventually(Duration::from_secs(30), "a write to be acknowledged", write).1
 }
 
-pub fn the_state_may_be_kept_in_etcd(cluster: &Cluster) {
-    let rack = &cluster.rack;
-    move_to_etcd(cluster);
-    for host in rack.hosts() {
-        let said = cluster.daemon_log(host, 100);
-        assert!(said.contains("the state is kept there") && said.contains("using etcd 3."), "{said}");
-    }
-    let units = probes("etcd", 6);
-    cluster.launch("h1", &units);
-    let (homes, took) = cluster.at_home(Duration::from_secs(20), "h2", &units);
-    println!("rack: etcd: 6 units at home {took:?} after they were written");
-    let before = cluster.main_pids(&homes);
-    let stays = || match cluster.at_home_now("h3", &units) {
-        Ok(now) if now == homes => Ok(()),
-        other => Err(format!("{other:?}")),
-    };
+/// Units that are at home, and the processes that must outlive whatever comes.
+struct Running {
+    homes: BTreeMap<String, String>,
+    pids: BTreeMap<String, (String, u32)>,
+    pattern: String,
+}
 
-    for host in rack.hosts() {
-        rack.kill_main(host, ETCD);
-        let took = write(cluster, host, &format!("probe-without-{host}.service"));
-        println!("rack: etcd: member {host} killed: its daemon writes again after {took:?}");
-        let healthy = || rack.try_exec(host, &["etcdctl", "endpoint", "health"]);
-        eventually(Duration::from_secs(30), "the member to be back", || match healthy()? {
-            output if output.status.success() => Ok(()),
-            output => Err(tests::rack::said(&output)),
-        });
+impl Running {
+    fn begin(cluster: &Cluster, kind: &str) -> Running {
+        let units = probes(kind, 6);
+        cluster.launch("h1", &units);
+        let (homes, _) = cluster.at_home(Duration::from_secs(20), "h2", &units);
+        let pids = cluster.main_pids(&homes);
+        Running { homes, pids, pattern: format!("probe-{kind}-*") }
     }
-    let leader = cluster.formed();
-    let other = rack.others(&leader)[0].clone();
-    cluster.kill_daemon(&leader);
-    let took = write(cluster, &other, "probe-leaderless.service");
-    cluster.formed();
-    println!("rack: etcd: leading daemon killed: writes after {took:?}");
-    assert_eq!(cluster.main_pids(&homes), before, "no unit was touched");
 
-    // Nobody has an etcd, for longer than it takes to be lost.
-    for host in rack.hosts() {
-        rack.exec(host, &["systemctl", "stop", ETCD]);
-    }
-    let refused = || match cluster.batch("h1", vec![set("probe-no.service", Some(TEXT), State::Inactive)]) {
-        Err(said) if said.contains("etcd") => Ok(said),
-        other => Err(format!("{other:?}")),
-    };
-    let (said, _) = eventually(Duration::from_secs(20), "a write to be refused for want of etcd", refused);
-    println!("rack: etcd: all of it away: {said}");
-    let running = || {
-        let running = cluster.running(&["probe-etcd-*"]);
+    /// As systemd says, whatever the daemons know.
+    fn stay(&self, cluster: &Cluster) -> Result<(), String> {
+        let running = cluster.running(&[&self.pattern]);
         let at_home = |(name, home): (&String, &String)| {
             running.get(name).is_some_and(|hosts| hosts == std::slice::from_ref(home))
         };
-        if homes.iter().all(at_home) { Ok(()) } else { Err(format!("{running:?}")) }
-    };
-    always(Duration::from_secs(15), "every unit where it was, without etcd", running);
+        if self.homes.iter().all(at_home) { Ok(()) } else { Err(format!("{running:?}")) }
+    }
+
+    /// After all is well again: each is where it was, and none was started anew.
+    fn untouched(&self, cluster: &Cluster) {
+        let units: Vec<String> = self.homes.keys().cloned().collect();
+        always(Duration::from_secs(8), "every unit where it was, after etcd came back", || {
+            match cluster.at_home_now("h3", &units)? {
+                now if now == self.homes => Ok(()),
+                now => Err(format!("{now:?}")),
+            }
+        });
+        assert_eq!(cluster.main_pids(&self.homes), self.pids, "no unit was touched");
+    }
+}
+
+fn journals_come_from_other_machines(cluster: &Cluster) {
+    let names = probes("word", 3);
+    let text = "[Service]\nExecStart=/bin/sh -c 'echo a word of %H; exec sleep infinity'\n";
+    let launch = |name: &String| set(name, Some(text), State::Launched);
+    cluster.batch("h1", names.iter().map(launch).collect()).unwrap_or_else(|e| panic!("{e}"));
+    let (homes, _) = cluster.at_home(Duration::from_secs(20), "h1", &names);
+    for (name, home) in &homes {
+        for host in cluster.rack.hosts() {
+            let words = format!("a word of {home}");
+            eventually(Duration::from_secs(10), "the journal", || {
+                let said = cluster.types(host, &format!("journal {name}"));
+                if said.code == 0 && said.out.contains(&words) { Ok(()) } else { Err(said.to_string()) }
+            });
+            cluster.types(host, &format!("status {name}")).is(0, &["active (running)", name]);
+        }
+    }
+    let used: BTreeSet<&String> = homes.values().collect();
+    assert!(used.len() > 1, "some are on other machines: {homes:?}");
+}
+
+/// A fleet's keys, written as fleet does it, become units that run, and nothing is given to the cluster by
+/// hand.
+fn a_fleet_is_taken_over(cluster: &Cluster) {
+    let names = probes("fleet", 3);
+    let text = "[Service]\nExecStart=/bin/sleep infinity\n\n[X-Fleet]\nConflicts=probe-fleet-*.service\n";
+    let file = UnitFile::parse(text).expect("it is good");
+    let bytes: Vec<String> = file.hash().0.iter().map(u8::to_string).collect();
+    let mut keys = vec![
+        (format!("unit/{}", file.hash()), format!("{{\"Raw\":{text:?}}}")),
+        ("engine/version".into(), "1".into()),
+        ("lease/engine-leader".into(), "{\"MachineID\":\"0a1b\",\"Version\":1}".into()),
+        ("machines/0a1b/object".into(), "{\"ID\":\"0a1b\",\"PublicIP\":\"192.0.2.1\"}".into()),
+    ];
+    for name in &names {
+        let object = format!("{{\"Name\":\"{name}\",\"UnitHash\":[{}]}}", bytes.join(","));
+        keys.push((format!("job/{name}/object"), object));
+        keys.push((format!("job/{name}/target-state"), "launched".into()));
+        keys.push((format!("job/{name}/target"), "0a1b".into()));
+        keys.push((format!("job/{name}/job-state"), "0a1b".into()));
+    }
+    for (key, value) in keys {
+        let key = format!("/_coreos.com/fleet/{key}");
+        let set = ["env", "ETCDCTL_API=2", "etcdctl", "set", "--", &key, &value];
+        cluster.rack.exec("h2", &set);
+    }
+    cluster.types("h1", "import fleet --etcd http://h2:2379").is(0, &["probe-fleet-1.service is launched"]);
+    let (homes, took) = cluster.at_home(Duration::from_secs(20), "h3", &names);
+    println!("rack: etcd: a fleet's units run {took:?} after they were taken over");
+    let used: BTreeSet<&String> = homes.values().collect();
+    assert_eq!(used.len(), 3, "they conflict with each other: {homes:?}");
+}
+
+fn members_are_killed_under_load(cluster: &Cluster) {
+    let rack = &cluster.rack;
+    let running = Running::begin(cluster, "load");
+    let (stop, refused) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let written: BTreeSet<String> = std::thread::scope(|scope| {
+        let writer = |host: String| {
+            let (stop, refused) = (&stop, &refused);
+            move || {
+                let mut written = Vec::new();
+                for n in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let name = format!("probe-wrote-{host}-{n}.service");
+                    match cluster.batch(&host, vec![set(&name, Some(TEXT), State::Inactive)]) {
+                        Ok(_) => written.push(name),
+                        // Its outcome is unknown, or no member answers yet.
+                        Err(_) => {
+                            refused.fetch_add(1, Ordering::Relaxed);
+                            pause(Duration::from_millis(20));
+                        }
+                    }
+                }
+                written
+            }
+        };
+        let writers: Vec<_> = rack.hosts().iter().map(|host| scope.spawn(writer(host.clone()))).collect();
+        for host in rack.hosts() {
+            rack.kill_main(host, ETCD);
+            healthy(cluster, host);
+            running.stay(cluster).unwrap_or_else(|seen| panic!("{host} killed: {seen}"));
+        }
+        stop.store(true, Ordering::Relaxed);
+        writers.into_iter().flat_map(|writer| writer.join().expect("a writer ends")).collect()
+    });
+    let refused = refused.into_inner();
+    println!("rack: etcd: members killed under load: {} writes acknowledged, {refused} not", written.len());
+    cluster.formed();
     for host in rack.hosts() {
+        assert!(written.iter().any(|name| name.contains(host.as_str())), "{host} has written");
+        let stored = cluster.units(host).expect("it answers");
+        let stored: BTreeSet<String> = stored.into_iter().map(|unit| unit.name.to_string()).collect();
+        let lost: Vec<_> = written.difference(&stored).collect();
+        assert!(lost.is_empty(), "{host}: lost {lost:?}");
+    }
+    running.untouched(cluster);
+}
+
+/// Writes are refused in words that name etcd; what is known is still told.
+fn refused(cluster: &Cluster, host: &str) {
+    let refused = || match cluster.batch(host, vec![set("probe-no.service", Some(TEXT), State::Inactive)]) {
+        Err(said) if said.contains("etcd") && said.contains("2379") => Ok(said),
+        other => Err(format!("{other:?}")),
+    };
+    let (said, took) = eventually(Duration::from_secs(30), "a write to be refused for want of etcd", refused);
+    println!("rack: etcd: {said} (after {took:?})");
+    let output = cluster.corectl(host, &["list-units", "--stale"]);
+    assert!(output.status.success(), "{host}: {}", tests::rack::said(&output));
+}
+
+/// Both ends of being away, with the same units in between: nothing stops, nothing moves, and it catches up
+/// by itself.
+fn away(cluster: &Cluster, kind: &str, hosts: &[String], time: Duration) {
+    let rack = &cluster.rack;
+    let running = Running::begin(cluster, kind);
+    for host in hosts {
+        rack.exec(host, &["systemctl", "stop", ETCD]);
+    }
+    for host in rack.hosts() {
+        refused(cluster, host);
+    }
+    always(time, "every unit where it was, without etcd", || running.stay(cluster));
+    for host in hosts {
         rack.exec(host, &["systemctl", "start", "--no-block", ETCD]);
     }
     let back = Instant::now();
     cluster.formed();
     println!("rack: etcd: back: one leader and all machines ready after {:?}", back.elapsed());
-    always(Duration::from_secs(8), "every unit where it was, after etcd came back", stays);
-    assert_eq!(cluster.main_pids(&homes), before, "no unit was touched");
+    running.untouched(cluster);
     write(cluster, "h2", "probe-again.service");
+}
 
-    // A machine without power loses its units, as ever.
-    let lost = rack.others(&cluster.formed())[0].clone();
-    let rest = rack.others(&lost);
-    rack.kill(&lost);
-    let moved = || {
-        let homes = cluster.homes(&rest[0])?;
-        let here = units.iter().filter(|name| homes.get(*name).is_some_and(|home| rest.contains(home)));
-        if here.count() == units.len() { Ok(()) } else { Err(format!("{homes:?}")) }
-    };
-    let ((), took) = eventually(Duration::from_secs(40), "the others to take the units over", moved);
-    println!("rack: etcd: {lost} without power: its units have new homes after {took:?}");
-    rack.start(&lost);
-    rack.exec(&lost, &["systemctl", "start", "--no-block", ETCD]);
-    cluster.start_daemon(&lost);
-    cluster.formed();
-    cluster.at_home(Duration::from_secs(30), &lost, &units);
-    cluster.clean();
-    move_back(cluster);
+fn two_of_three_members_are_stopped(cluster: &Cluster) {
+    away(cluster, "two", &cluster.rack.hosts()[..2], Duration::from_secs(12));
+}
+
+fn all_of_etcd_is_away(cluster: &Cluster) {
+    away(cluster, "away", cluster.rack.hosts(), AWAY);
 }

@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::fleet_etcd::FleetEtcd;
+
 /// The shortest `machine_lost_after`; fleet took any.
 const LOST_AFTER_MIN: Duration = Duration::from_secs(2);
 
@@ -17,20 +19,15 @@ pub struct FleetConf {
     pub metadata: BTreeMap<String, String>,
     /// From `agent_ttl`.
     pub machine_lost_after: Option<Duration>,
+    /// Counts where the state is kept in an etcd.
+    pub etcd: FleetEtcd,
     /// One line for each option that is not used, or not as it was.
     pub notes: Vec<String>,
 }
 
 /// Options without a use here, and what is to be known instead.
-const GONE: [(&str, &str); 17] = [
-    ("etcd_servers", ETCD),
-    ("etcd_username", ETCD),
-    ("etcd_password", ETCD),
-    ("etcd_keyfile", ETCD),
-    ("etcd_certfile", ETCD),
-    ("etcd_cafile", ETCD),
-    ("etcd_key_prefix", ETCD),
-    ("etcd_request_timeout", ETCD),
+const GONE: [(&str, &str); 10] = [
+    ("etcd_request_timeout", "a member of etcd that does not answer within seconds is left for the next"),
     ("engine_reconcile_interval", "decisions are made when something changes, not every few seconds"),
     ("disable_engine", "any voting machine may lead; one that must not is one that does not vote"),
     ("disable_watches", "changes come with the log; there is nothing to poll"),
@@ -41,7 +38,6 @@ const GONE: [(&str, &str); 17] = [
     ("verify_units", "unit files are not signed; fleet itself had given it up"),
     ("authorized_keys_file", "unit files are not signed; fleet itself had given it up"),
 ];
-const ETCD: &str = "the daemons keep the cluster's state themselves; see `join` and `bootstrap_expect`";
 
 /// Reads the file's text and the environment; the environment wins.
 pub fn read(text: &str, environment: impl IntoIterator<Item = (String, String)>) -> FleetConf {
@@ -95,6 +91,7 @@ impl FleetConf {
             "public_ip" => self.public_ip = Some(value.to_owned()).filter(|ip| !ip.is_empty()),
             "metadata" => self.take_metadata(value),
             "agent_ttl" => self.take_ttl(value),
+            _ if self.etcd.take(key, value) => {}
             _ => self.notes.push(match GONE.iter().find(|(gone, _)| *gone == key) {
                 Some((_, instead)) => format!("{key} is not used any more: {instead}"),
                 None => format!("{key} is no option of fleet's and is passed over"),
@@ -206,13 +203,11 @@ mod tests {
         check("agent_ttl=30s", &["agent_ttl", "machine_lost_after"]);
         check("agent_ttl=100ms", &["too short", "2 s"]);
         check("agent_ttl=soon", &["no time span"]);
-        check("etcd_servers=[\"http://127.0.0.1:2379\"]", &["etcd_servers", "join"]);
-        check("etcd_username=u", &["etcd_username"]);
-        check("etcd_password=p", &["etcd_password"]);
-        check("etcd_keyfile=/k", &["etcd_keyfile"]);
-        check("etcd_certfile=/c", &["etcd_certfile"]);
-        check("etcd_cafile=/c", &["etcd_cafile"]);
-        check("etcd_key_prefix=/_coreos.com/fleet/", &["etcd_key_prefix"]);
+        for option in ["etcd_servers=[\"http://127.0.0.1:2379\"]", "etcd_username=u", "etcd_keyfile=/k"] {
+            check(option, &[]);
+            let conf = read(option, none());
+            assert_eq!(conf.etcd.unused().len(), 1, "{option}");
+        }
         check("etcd_request_timeout=1.0", &["etcd_request_timeout"]);
         check("engine_reconcile_interval=2.0", &["engine_reconcile_interval"]);
         check("units_directory=/run/fleet/units/", &["units_directory", "runtime_dir"]);
@@ -231,7 +226,7 @@ mod tests {
     #[test]
     fn a_password_is_not_told() {
         let conf = read("etcd_password=hunter2\n", none());
-        assert!(!format!("{:?}", conf.notes).contains("hunter2"));
+        assert!(!format!("{conf:?} {:?}", conf.etcd.unused()).contains("hunter2"));
     }
 
     #[test]

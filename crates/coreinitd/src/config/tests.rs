@@ -78,6 +78,51 @@ fn fleets_file_is_under_our_own() {
     assert_eq!((&*config.metadata["a"], &*config.metadata["b"]), ("ours", "fleet"));
 }
 
+/// The daemon's own configuration stands over fleet's, option by option.
+#[test]
+fn fleets_etcd_is_used_once_the_state_is_kept_in_one() {
+    let flags = Flags { machine_id: Some("m".into()), ..Flags::default() };
+    let text = "etcd_servers=[\"http://a:4001\",\"http://b\"]\netcd_key_prefix=/x/fleet\netcd_username=u\n\
+                etcd_password=hunter2\netcd_cafile=/nonexistent\n";
+    let mut fleet = fleet_conf::read(text, []);
+    fleet.etcd.origin = "fleet.conf: ".into();
+    let merge = |file: &str| Config::merge(&flags, toml::from_str(file).unwrap(), fleet.clone()).unwrap();
+    let config = merge("listen = '127.0.0.1'");
+    let said = config.notes.join("\n");
+    assert!(config.etcd.is_none() && config.notes.len() == 5, "{said}");
+    assert!(
+        said.contains("fleet.conf: etcd_servers is not used") && said.contains("it would be etcd_endpoints")
+    );
+
+    let config = merge("backend = 'etcd'");
+    let said = config.notes.join("\n");
+    let etcd = config.etcd.unwrap();
+    assert_eq!(etcd.endpoints, ["http://a:4001", "http://b:2379"]);
+    assert_eq!(etcd.prefix, "/x/fleet/coreinit/");
+    assert_eq!(etcd.user.map(|user| (user.name, user.password)), Some(("u".into(), "hunter2".into())));
+    // There is nothing to encrypt.
+    assert!(etcd.tls.is_none() && said.contains("etcd_cafile is not used"), "{said}");
+    assert!(said.contains("etcd_servers is used as etcd_endpoints") && !said.contains("hunter2"), "{said}");
+
+    let config = merge("backend = 'etcd'\netcd_endpoints = ['c']\netcd_prefix = '/y/'");
+    let said = config.notes.join("\n");
+    let etcd = config.etcd.unwrap();
+    assert_eq!((etcd.endpoints, etcd.prefix), (vec!["http://c:2379".into()], "/y/".into()));
+    assert!(
+        said.contains("etcd_servers is not used: etcd_endpoints of coreinit's own stands over it"),
+        "{said}"
+    );
+}
+
+#[test]
+fn with_etcd_the_port_opens_for_machines_that_know_each_other() {
+    check("backend = 'etcd'", Ok(|c| c.listen == "127.0.0.1:7340" && !c.exposed));
+    check(
+        "backend = 'etcd'\nlisten = '10.1.2.3:7'\ncluster_secret_file = '/s'",
+        Ok(|c| c.peer_address() == "10.1.2.3:7" && !c.exposed && !c.by_hand),
+    );
+}
+
 #[test]
 fn slips_are_named() {
     check("bootstrap_expects = 3", Err("bootstrap_expects"));

@@ -25,6 +25,10 @@ const NAMES_MAX: usize = 3;
 pub(super) fn concerns(room: &Room, snapshot: &Snapshot) -> Vec<String> {
     let signs = &room.parts.signs;
     let mut concerns = ills(room);
+    // Without a leader it is told in another place.
+    if let Role::Leader { .. } | Role::Follower { .. } = &*room.parts.store.role().borrow() {
+        concerns.extend(room.parts.store.trouble());
+    }
     if let Role::Leader { .. } | Role::Follower { .. } | Role::Leaderless = &*room.parts.store.role().borrow()
     {
         concerns.extend(machines(&snapshot.state));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cluster::{ClusterState, Command, MachineId, Revision};
+use cluster::{ClusterState, Command, Liveness, Machine, MachineId, Revision};
 use store::{Committed, ProposeError, ReadError, Role, Store, Vitals, Voting};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -262,7 +262,11 @@ impl Store for RaftStore {
     fn silence(&self) -> BTreeMap<MachineId, Duration> {
         let Some(node) = self.0.node.get() else { return BTreeMap::new() };
         let state = self.0.disk.state().borrow().clone();
-        node.liveness.silence(state.machines.keys(), &self.0.options.machine)
+        let me = &self.0.options.machine;
+        let counts = |(id, machine): &(&MachineId, &Arc<Machine>)| {
+            machine.liveness == Liveness::Ready || *id == me || node.liveness.has_heard(id)
+        };
+        node.liveness.silence(state.machines.iter().filter(counts).map(|(id, _)| id), me)
     }
 
     async fn members(&self, deadline: Instant) -> Result<Vec<store::Member>, ReadError> {

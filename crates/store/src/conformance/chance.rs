@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use cluster::{
-    Change, ClusterState, Command, DesiredState, Expelled, Generation, MachineId, MachineInfo, Observed,
-    Person, PersonName, PersonRole, RebootChange, RebootGroupName, RotationPhase, RotationStep, Token,
-    UnitHash, UnitName,
+    Change, ClusterState, Command, DesiredState, Expelled, Failure, Generation, MachineId, MachineInfo,
+    Observed, Person, PersonName, PersonRole, RebootChange, RebootGroupName, RotationPhase, RotationStep,
+    Token, UnitHash, UnitName,
 };
 
 use super::{file, machine, unit};
@@ -88,7 +88,10 @@ fn draw(dice: &mut Dice) -> Command {
                 sub: "running".into(),
                 hash: UnitHash([dice.roll(2) as u8; 20]),
                 generation: None,
-                failure: None,
+                failure: (dice.roll(3) == 0).then(|| {
+                    let journal = (0..dice.roll(3)).map(|line| format!("\u{e4} \"{line}\"\t")).collect();
+                    Failure { reason: "by chance".into(), journal }
+                }),
             };
             Command::Report { machine: id, unit, observed: (dice.roll(4) > 0).then_some(observed) }
         }

@@ -85,6 +85,27 @@ pub async fn generations_only_grow(world: &World) {
     }
 }
 
+/// Whoever does not know what became of a proposal makes it again: wherever and however often it is made, the
+/// state is the same after the last. A wish that is wished already is no new one.
+pub async fn repeats_do_no_harm(world: &World) {
+    let name = unit("repeated.service");
+    let wish = vec![set(&name, "again", DesiredState::Launched)];
+    let first = world.any(0).propose(wish.clone()).await;
+    assert_eq!(first.outcomes, [Ok(Kind::Created)]);
+    for round in 1..5 {
+        let again = world.any(round).propose(wish.clone()).await;
+        assert_eq!(again.outcomes, [Ok(Kind::Unchanged)]);
+        let unit = world.any(round + 1).read().await.units[&name].clone();
+        assert_eq!(unit.generation.0, first.revision.0, "a repeat is no new wish");
+    }
+    let nothing = world.any(1).propose(Vec::new()).await;
+    assert!(nothing.outcomes.is_empty(), "{nothing:?}");
+    for (round, expected) in [(2, true), (3, false)] {
+        let destroyed = world.any(round).one(Command::DestroyUnit { name: name.clone() }).await;
+        assert_eq!(destroyed.is_ok(), expected, "{destroyed:?}");
+    }
+}
+
 /// A batch of more commands than any store makes at once.
 pub async fn a_batch_is_made_in_order(world: &World) {
     const COUNT: usize = 700;

@@ -5,27 +5,35 @@ use std::time::Duration;
 use cluster::{Command, DesiredState, Kind, UnitFile};
 use tokio::time::{Instant, timeout};
 
-use super::{PATIENCE, World, register, set, unit};
+use super::{PATIENCE, World, machine, register, set, unit};
 use crate::{ProposeError, Role};
 
-/// One machine leads, and all others know which.
+/// One machine leads, and all others know which: if not now, then once a former leader's time is over.
 pub async fn one_leads(world: &World) {
-    let mut leaders = Vec::new();
-    for member in &world.members {
-        let role =
-            member.until_role("a leader", |role| matches!(role, Role::Leader { .. } | Role::Follower { .. }));
-        match role.await {
-            Role::Leader { .. } => leaders.push(member.machine.clone()),
-            Role::Follower { leader } => leaders.push(leader),
-            other => panic!("{other:?}"),
+    let begin = Instant::now();
+    loop {
+        let mut leaders = Vec::new();
+        for member in &world.members {
+            let role = member
+                .until_role("a leader", |role| matches!(role, Role::Leader { .. } | Role::Follower { .. }));
+            match role.await {
+                Role::Leader { .. } => leaders.push(member.machine.clone()),
+                Role::Follower { leader } => leaders.push(leader),
+                other => panic!("{other:?}"),
+            }
         }
+        leaders.dedup();
+        let leads = |role: &Role| matches!(role, Role::Leader { .. });
+        let leads = world.members.iter().filter(|member| leads(&member.store.role().borrow()));
+        let leads: Vec<_> = leads.map(|member| member.machine.clone()).collect();
+        if leaders.len() == 1 && leads == leaders {
+            return;
+        }
+        assert!(begin.elapsed() < PATIENCE, "all follow {leaders:?}, and {leads:?} lead");
+        // Whoever is right is asked, which takes a moment.
+        let _ = world.members[0].store.read(Instant::now() + PATIENCE).await;
+        tokio::task::yield_now().await;
     }
-    leaders.dedup();
-    assert_eq!(leaders.len(), 1, "all machines follow one leader: {leaders:?}");
-    let leads =
-        world.members.iter().filter(|member| matches!(*member.store.role().borrow(), Role::Leader { .. }));
-    let leads: Vec<_> = leads.map(|member| member.machine.clone()).collect();
-    assert_eq!(leads, leaders, "and it knows that it leads");
 }
 
 /// Every machine is heard by the leader, and none is called silent.
@@ -47,6 +55,47 @@ pub async fn machines_are_there(world: &World) {
     assert_eq!(known, all, "the leader tells of every machine");
     assert_eq!(silence[&leader.machine], Duration::ZERO, "the leader hears itself");
     assert!(silence.values().all(|silent| *silent < PATIENCE), "{silence:?}");
+}
+
+/// A machine that the leader never hears is more and more silent, until it counts as lost: then nothing is
+/// said of it before it is back.
+pub async fn who_was_never_there_is_silent(world: &World) {
+    let leads = |role: &Role| matches!(role, Role::Leader { .. });
+    let leader = world.members.iter().find(|member| leads(&member.store.role().borrow())).expect("one leads");
+    let ghost = machine("ghost");
+    assert_eq!(leader.one(register(&ghost)).await, Ok(Kind::Created));
+    let silent = || leader.store.silence().get(&ghost).copied();
+    // A store that hears nobody has nothing to say.
+    if let Some(first) = silent() {
+        let longer = async {
+            while silent().is_some_and(|now| now <= first) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, longer).await.expect("silence grows");
+    }
+    assert_eq!(leader.one(Command::MarkLost { machine: ghost.clone() }).await, Ok(Kind::Updated));
+    assert_eq!(silent(), None, "nothing says that a lost machine is back");
+    leader.one(Command::RemoveMachine { id: ghost }).await.expect("it is removed");
+}
+
+/// What one machine of the cluster could not read is refused from everywhere, with all that is proposed
+/// beside it.
+pub async fn what_a_machine_cannot_read_is_refused(world: &World) {
+    let id = machine("old");
+    let info =
+        |feature_level| cluster::MachineInfo { name: "old".into(), feature_level, ..Default::default() };
+    let register = |level| Command::RegisterMachine { id: id.clone(), info: info(level) };
+    assert_eq!(world.any(0).one(register(1)).await, Ok(Kind::Created));
+    let name = unit("beside.service");
+    for member in &world.members {
+        member.read().await;
+        let beside = set(&name, "beside", DesiredState::Inactive);
+        let refused = member.try_propose(vec![beside, Command::RaiseFeatureLevel { to: 2 }]).await;
+        assert!(matches!(refused, Err(ProposeError::TooNew(_))), "{refused:?}");
+        assert!(!member.read().await.units.contains_key(&name), "nothing of it was made");
+    }
+    world.any(1).one(Command::RemoveMachine { id }).await.expect("it is removed");
 }
 
 /// A read on any machine, begun after a write was acknowledged on any other, holds the write.
@@ -119,6 +168,8 @@ pub async fn the_lead_is_handed_over(world: &World) {
         return;
     }
     let Role::Leader { term: before } = leader.store.role().borrow().clone() else { return };
+    let ghost = machine("ghost");
+    leader.propose(vec![register(&ghost), Command::MarkLost { machine: ghost.clone() }]).await;
     leader.store.give_up_lead(PATIENCE).await;
     let machine = &leader.machine;
     let follows = |role: &Role| matches!(role, Role::Follower { leader } if leader != machine);
@@ -126,6 +177,9 @@ pub async fn the_lead_is_handed_over(world: &World) {
     let next = world.members.iter().find(|member| member.machine == next).expect("it is one of them");
     let role = next.until_role("the lead", leads).await;
     assert!(matches!(role, Role::Leader { term } if before < term), "{before} < {role:?}");
+    next.read().await;
+    let silence = next.store.silence();
+    assert!(!silence.contains_key(&ghost), "a new leader calls no lost machine back: {silence:?}");
     next.one(set(&unit("after.service"), "after", DesiredState::Inactive)).await.expect("writes go on");
     assert!(leader.read().await.units.contains_key(&unit("after.service")), "and so do reads");
 }

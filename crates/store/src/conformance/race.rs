@@ -1,6 +1,8 @@
 //! Many at once, on all machines: nobody's change is lost, and nothing is made on what was not so any more.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cluster::{Command, DesiredState, Kind, Outcome};
 use tokio::task::JoinSet;
@@ -33,6 +35,42 @@ pub async fn no_change_is_lost(world: &World) {
     }
     let state = world.agree("after changes from all sides").await;
     assert_eq!(state.machines[&id].metadata_set.len(), 5 * TASKS * world.members.len());
+    world.any(1).one(Command::RemoveMachine { id }).await.expect("it is removed");
+}
+
+/// While one machine writes, reads on all others hold at least what was acknowledged before they began, and
+/// none is older than one before it.
+pub async fn reads_never_go_back(world: &World) {
+    const WRITES: u64 = 60;
+    let id = machine("race-2");
+    world.any(0).one(register(&id)).await.expect("it is registered");
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let mut tasks = JoinSet::new();
+    for number in 1..=TASKS * world.members.len() {
+        let (member, acknowledged, id) = (world.any(number).clone(), acknowledged.clone(), id.clone());
+        tasks.spawn(async move {
+            let (mut last, mut looks) = (0, 0);
+            while last < WRITES {
+                let least = acknowledged.load(Ordering::SeqCst).max(last);
+                let state = member.read().await;
+                let set = &state.machines[&id].metadata_set;
+                let seen = set.get("count").and_then(|text| text.as_deref()?.parse().ok()).unwrap_or(0);
+                assert!(least <= seen, "{}: a read is of {seen}, after {least}", member.machine);
+                (last, looks) = (seen, looks + 1);
+            }
+            looks
+        });
+    }
+    for count in 1..=WRITES {
+        let set = BTreeMap::from([("count".to_string(), Some(count.to_string()))]);
+        let set = Command::SetMachineMetadata { id: id.clone(), set };
+        world.any(count as usize / 10).one(set).await.expect("it is there");
+        acknowledged.store(count, Ordering::SeqCst);
+        // A store that never waits lets nobody else come to read.
+        tokio::task::yield_now().await;
+    }
+    let looks = tasks.join_all().await;
+    assert!(looks.iter().all(|looks| *looks > 1), "everybody has read: {looks:?}");
     world.any(1).one(Command::RemoveMachine { id }).await.expect("it is removed");
 }
 
