@@ -47,6 +47,8 @@ pub fn reads(command: &Command) -> Reads {
             vec![Key::Person(name.clone())]
         }
         Command::RaiseFeatureLevel { .. } => vec![Key::Cluster],
+        // It is refused, whatever there is.
+        Command::Keys { .. } => Vec::new(),
     };
     Reads {
         keys,
@@ -79,7 +81,8 @@ pub fn is_leaders(command: &Command) -> bool {
         | Command::Expel { .. }
         | Command::Readmit { .. }
         | Command::InvitePerson { .. }
-        | Command::RemovePerson { .. } => false,
+        | Command::RemovePerson { .. }
+        | Command::Keys { .. } => false,
     }
 }
 

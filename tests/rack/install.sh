@@ -17,6 +17,9 @@ need python3 python3
 need protoc protobuf-compiler
 need etcd etcd-server
 need etcdctl etcd-client
+# Clients of our own answer to its key API.
+need curl curl
+/usr/bin/python3 -c 'import etcd' 2>/dev/null || missing+=(python3-etcd)
 [ -e /usr/include/google/protobuf/empty.proto ] || missing+=(libprotobuf-dev)
 [ -e /lib/systemd/systemd ] || missing+=(systemd)
 [ -e /usr/share/doc/libc6-dev ] || missing+=(libc6-dev)

@@ -63,6 +63,8 @@ impl ClusterState {
                 None => Err(Rejected::PersonUnknown { name: name.clone() }),
             },
             Command::RaiseFeatureLevel { to } => self.raise_feature_level(*to),
+            // `apply_all` has made it; a store that asks here keeps one record a change, and no tree of keys.
+            Command::Keys { .. } => Err(Rejected::KeysElsewhere),
         }
     }
 

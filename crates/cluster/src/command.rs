@@ -2,9 +2,11 @@
 //! ever appended, and a published variant's fields never change.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::key_space::{KeyChange, KeyError, KeyEvent};
 use crate::person::{Person, PersonName};
 use crate::record::{
     Assignment, Cluster, DesiredState, Expelled, Machine, MachineInfo, Observed, Token, Unit,
@@ -126,6 +128,14 @@ pub enum Command {
     RaiseFeatureLevel {
         to: u32,
     },
+    /// A change of the key space, `at` milliseconds since 1970. The one kind of command that may touch many
+    /// keys at once, and that not every store takes: it is not asked of [`ClusterState::apply`].
+    ///
+    /// [`ClusterState::apply`]: crate::ClusterState::apply
+    Keys {
+        at: u64,
+        change: KeyChange,
+    },
 }
 
 /// One record put or deleted: the whole effect of a command.
@@ -149,7 +159,7 @@ pub struct Applied {
 }
 
 /// What an accepted command was to its record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     Created,
     /// A unit's file was replaced by another.
@@ -157,6 +167,8 @@ pub enum Kind {
     Updated,
     Unchanged,
     Removed,
+    /// What happened in the key space.
+    Key(Arc<KeyEvent>),
 }
 
 /// What became of a command, as its proposer hears it.
@@ -212,4 +224,8 @@ pub enum Rejected {
     MachineTooOld { machine: MachineId, name: String, version: String, knows: u32, needs: u32 },
     #[error("this needs feature level {needs}, and the cluster is at {at}; try again in a moment")]
     LevelNotReached { needs: u32, at: u32 },
+    #[error(transparent)]
+    Key(KeyError),
+    #[error("keys are kept in the daemons' own store only; here the etcd has them")]
+    KeysElsewhere,
 }

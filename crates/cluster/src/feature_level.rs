@@ -37,7 +37,8 @@ impl Command {
             | Command::Expel { .. }
             | Command::Readmit { .. }
             | Command::InvitePerson { .. }
-            | Command::RemovePerson { .. } => FIRST,
+            | Command::RemovePerson { .. }
+            | Command::Keys { .. } => FIRST,
             // Whoever knows what it raises to knows it too.
             Command::RaiseFeatureLevel { to } => 2.max(*to),
         }

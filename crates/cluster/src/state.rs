@@ -9,7 +9,8 @@ use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize};
 
 use self::read_map::read_map;
-use crate::command::{Change, Command, Outcome};
+use crate::command::{Change, Command, Outcome, Rejected};
+use crate::key_space::KeySpace;
 use crate::person::{Person, PersonName};
 use crate::record::{Assignment, Cluster, Expelled, Machine, Observed, Token, Unit};
 use crate::{MachineId, Revision, UnitName};
@@ -34,6 +35,8 @@ pub struct ClusterState {
     pub expelled: OrdMap<MachineId, Arc<Expelled>>,
     #[serde(deserialize_with = "read_map")]
     pub people: OrdMap<PersonName, Arc<Person>>,
+    /// What units tell each other; the cluster itself reads none of it.
+    pub keys: KeySpace,
 }
 
 impl ClusterState {
@@ -43,6 +46,10 @@ impl ClusterState {
         let outcomes = commands
             .iter()
             .map(|command| {
+                if let Command::Keys { at, change } = command {
+                    self.has_level_for(command)?;
+                    return self.keys.apply(*at, change).map_err(Rejected::Key);
+                }
                 let applied = self.apply(at, command)?;
                 if let Some(change) = applied.change {
                     self.put(change);
@@ -70,6 +77,24 @@ impl ClusterState {
             Change::Expelled(id, expelled) => put(&mut self.expelled, id, expelled),
             Change::Person(name, person) => put(&mut self.people, name, person),
         }
+    }
+
+    /// Nothing but keys, and the revision, has changed from one to the other. It costs nothing, and may say
+    /// no although nothing has changed.
+    pub fn is_same_but_keys(&self, other: &ClusterState) -> bool {
+        let same_cluster = match (&self.cluster, &other.cluster) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        same_cluster
+            && self.units.ptr_eq(&other.units)
+            && self.assignments.ptr_eq(&other.assignments)
+            && self.machines.ptr_eq(&other.machines)
+            && self.observed.ptr_eq(&other.observed)
+            && self.tokens.ptr_eq(&other.tokens)
+            && self.expelled.ptr_eq(&other.expelled)
+            && self.people.ptr_eq(&other.people)
     }
 
     /// What each machine says of that unit, by machine id.

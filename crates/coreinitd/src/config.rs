@@ -4,6 +4,7 @@
 mod address;
 mod etcd;
 mod fleet_conf;
+mod key_listen;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use address::own_address;
 use etcd::EtcdApi;
 pub use etcd::{Backend, Etcd};
 use fleet_conf::FleetConf;
+use key_listen::OneOrMany;
 
 use crate::trust::Trust;
 
@@ -128,6 +130,7 @@ struct File {
     bus: Option<String>,
     engine: Option<Engine>,
     backend: Option<Backend>,
+    etcd_listen: Option<OneOrMany>,
     etcd_endpoints: Option<Vec<String>>,
     etcd_api: Option<EtcdApi>,
     etcd_prefix: Option<String>,
@@ -175,6 +178,8 @@ pub struct Config {
     pub api_listen_role: PersonRole,
     /// The same API over TLS, for people with certificates.
     pub api_tls_listen: Option<String>,
+    /// etcd's key API over TCP, unencrypted, for whoever reaches it.
+    pub etcd_listen: Vec<String>,
     pub listen: String,
     pub advertise: Option<String>,
     pub bootstrap_expect: usize,
@@ -282,6 +287,7 @@ impl Config {
                  checked; if the network is yours alone, say so with insecure_transport = true"
             );
         }
+        let etcd_listen = key_listen::read(file.etcd_listen, etcd.is_some(), insecure_transport)?;
         let api_tls_listen = file.api_tls_listen.map(|address| raft::with_port(&address, PEOPLE_PORT));
         ensure!(
             api_tls_listen.is_none() || cluster_secret_file.is_some() || by_hand,
@@ -324,6 +330,7 @@ impl Config {
             // Whoever reaches a port of loopback may be anybody on the machine.
             api_listen_role: file.api_listen_role.unwrap_or(PersonRole::Operator),
             api_tls_listen,
+            etcd_listen,
             listen,
             advertise,
             bootstrap_expect,

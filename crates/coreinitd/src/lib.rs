@@ -10,6 +10,8 @@ pub mod clocks;
 pub mod config;
 mod disk_watch;
 pub mod http;
+mod key_door;
+pub mod key_ends;
 mod keys;
 pub mod leader;
 pub mod leave;

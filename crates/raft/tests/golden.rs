@@ -13,8 +13,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cluster::{
-    ClusterState, Command, DesiredState, Expelled, Failure, Generation, Kind, MachineId, MachineInfo,
-    Observed, Outcome, Person, PersonName, PersonRole, Rejected, Revision, Token, UnitFile, UnitName,
+    ClusterState, Command, DesiredState, Expelled, Failure, Generation, KeyAction, KeyChange, KeyEnd,
+    KeyError, KeyEvent, KeyFault, KeyPath, KeySeen, KeyWas, Kind, MachineId, MachineInfo, Observed, Outcome,
+    Person, PersonName, PersonRole, Rejected, Revision, Token, UnitFile, UnitName,
 };
 use openraft::impls::leader_id_std::LeaderId;
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
@@ -105,6 +106,44 @@ fn expelled() -> Expelled {
     Expelled { at: 1_700_000_000, name: "a.example".into() }
 }
 
+fn key_event() -> KeyEvent {
+    let seen = |value: &str, expires, modified| KeySeen {
+        value: Some(value.into()),
+        is_dir: false,
+        expires,
+        modified,
+        created: 3,
+    };
+    KeyEvent {
+        action: KeyAction::CompareAndSwap,
+        path: KeyPath::new("/services/web").unwrap(),
+        node: seen("192.0.2.2:80", Some(1_700_000_060_000), 4),
+        before: Some(seen("192.0.2.1:80", None, 3)),
+        at: 1_700_000_000_000,
+        is_refresh: false,
+    }
+}
+
+/// One of each kind.
+fn key_commands() -> Vec<Command> {
+    let path = KeyPath::new("/services/web").unwrap();
+    let (path, at) = (|| path.clone(), 1_700_000_000_000);
+    let queue = || KeyPath::new("/queue").unwrap();
+    let was = || KeyWas { value: "192.0.2.1:80".into(), index: 1 };
+    let (expires, end) = (Some(at + 60_000), KeyEnd::At(at + 60_000));
+    let changes = [
+        KeyChange::Set { path: path(), value: Some("192.0.2.1:80".into()), end: KeyEnd::Never },
+        KeyChange::Create { path: queue(), value: None, expires: None },
+        KeyChange::CreateInOrder { path: queue(), value: Some("job".into()), expires },
+        KeyChange::CompareAndSwap { path: path(), was: was(), value: "192.0.2.2:80".into(), end },
+        KeyChange::Update { path: path(), value: "".into(), end: KeyEnd::Refresh(at + 90_000) },
+        KeyChange::CompareAndDelete { path: path(), was: was() },
+        KeyChange::Expire,
+        KeyChange::Delete { path: path(), dir: true, recursive: false },
+    ];
+    changes.map(|change| Command::Keys { at, change }).into()
+}
+
 fn person_name() -> PersonName {
     PersonName::new("alice@example.org").unwrap()
 }
@@ -165,6 +204,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         ),
         ("command-remove-person", Command::RemovePerson { name: person_name() }),
         ("command-raise-feature-level", Command::RaiseFeatureLevel { to: 2 }),
+        ("command-keys", key_commands().remove(0)),
     ]
 }
 
@@ -196,10 +236,11 @@ fn every_command_has_a_file() {
             Command::InvitePerson { .. } => "command-invite-person",
             Command::RemovePerson { .. } => "command-remove-person",
             Command::RaiseFeatureLevel { .. } => "command-raise-feature-level",
+            Command::Keys { .. } => "command-keys",
         };
         assert_eq!(name, expected);
     }
-    assert_eq!(names.len(), 22);
+    assert_eq!(names.len(), 23);
 }
 
 #[test]
@@ -207,6 +248,7 @@ fn commands_are_read_as_ever() {
     for (name, command) in commands() {
         check(name, &command);
     }
+    check("key-changes", &key_commands());
 }
 
 fn id(term: u64, index: u64) -> LogId {
@@ -248,6 +290,7 @@ fn outcomes_are_read_as_ever() {
         Ok(Kind::Updated),
         Ok(Kind::Unchanged),
         Ok(Kind::Removed),
+        Ok(Kind::Key(Arc::new(key_event()))),
         Err(Rejected::ClusterExists { id: "c1".into() }),
         Err(Rejected::UnitUnknown { name: name.clone() }),
         Err(Rejected::UnitWithoutFile { name: name.clone() }),
@@ -276,6 +319,8 @@ fn outcomes_are_read_as_ever() {
             needs: 2,
         }),
         Err(Rejected::LevelNotReached { needs: 2, at: 1 }),
+        Err(Rejected::Key(KeyError { fault: KeyFault::Exists, cause: "/a".into(), index: 7 })),
+        Err(Rejected::KeysElsewhere),
     ];
     check("reply", &Reply(outcomes));
 }
@@ -297,6 +342,10 @@ fn state() -> ClusterState {
     state.apply_all(Revision(7), &[Command::Expel { machine: machine("m9"), expelled: expelled() }]);
     let invite = Command::InvitePerson { name: person_name(), person: person(), replace: false };
     state.apply_all(Revision(8), &[invite]);
+    for (number, command) in (0..).zip(key_commands()) {
+        let outcomes = state.apply_all(Revision(9 + number), &[command]);
+        assert!(!matches!(outcomes[0], Err(Rejected::KeysElsewhere)));
+    }
     state
 }
 

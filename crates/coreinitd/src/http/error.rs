@@ -155,6 +155,8 @@ fn rejected_status(rejected: &Rejected) -> StatusCode {
         | Rejected::PersonInvited { .. }
         | Rejected::PersonUnknown { .. }
         | Rejected::MachineTooOld { .. }
+        | Rejected::Key(_)
+        | Rejected::KeysElsewhere
         | Rejected::LevelNotReached { .. } => StatusCode::CONFLICT,
     }
 }

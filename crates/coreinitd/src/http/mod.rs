@@ -19,6 +19,7 @@ mod fleet;
 mod handed_over;
 mod health;
 mod journal;
+pub mod key_api;
 mod listen;
 pub(crate) mod membership;
 mod metrics;
