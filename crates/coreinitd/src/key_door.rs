@@ -1,25 +1,33 @@
-//! Opens the addresses at which etcd's key API is served, when there are any.
+//! The rooms behind etcd's key API: what ends keys whose time is over, on every machine that may lead, and what
+//! serves them, where that was asked for.
 
 use std::sync::Arc;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use store::Store;
 use tokio::sync::watch;
 
 use crate::config::{Config, is_loopback};
 use crate::http;
 use crate::http::key_api::{self, KeyParts};
+use crate::key_ends;
 use crate::signs::Signs;
 
-/// What serves them until `stopping`; `None` when nobody asked for it.
-pub async fn open(
+/// Each runs until `stopping`. None where an etcd has the keys.
+pub async fn rooms(
     config: &Config,
     store: &Arc<dyn Store>,
     version: &str,
     signs: &Arc<Signs>,
     stopping: &watch::Receiver<bool>,
-) -> anyhow::Result<Option<impl Future<Output = ()> + Send + use<>>> {
+) -> anyhow::Result<Vec<BoxFuture<'static, ()>>> {
+    if config.etcd.is_some() {
+        return Ok(Vec::new());
+    }
+    let mut rooms = vec![key_ends::run(store.clone(), stopping.clone()).boxed()];
     if config.etcd_listen.is_empty() {
-        return Ok(None);
+        return Ok(rooms);
     }
     let mut doors = Vec::new();
     for address in &config.etcd_listen {
@@ -35,5 +43,6 @@ pub async fn open(
         version: version.into(),
         signs: signs.clone(),
     };
-    Ok(Some(key_api::run(parts, doors, stopping.clone())))
+    rooms.push(key_api::run(parts, doors, stopping.clone()).boxed());
+    Ok(rooms)
 }

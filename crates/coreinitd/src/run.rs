@@ -22,10 +22,8 @@ use crate::by_hand::{self, Anew, ByHand, Closed};
 use crate::config::{Config, Engine, Etcd};
 use crate::signs::Signs;
 use crate::systemd::{DBus, UnitManager};
-use crate::{
-    agent, asking, capacity, clocks, disk_watch, http, key_door, key_ends, keys, leader, leave, presence,
-    trust,
-};
+use crate::{agent, asking, capacity, clocks, disk_watch, http, key_door, keys};
+use crate::{leader, leave, presence, trust};
 
 /// The work of handing over the lead is given so long at a planned stop.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -200,11 +198,8 @@ async fn serve(
             tracing::error!(%error, "the API has failed");
         }
     });
-    if config.etcd.is_none() {
-        rooms.spawn(key_ends::run(dynamic.clone(), stopping.clone()));
-    }
-    if let Some(served) = key_door::open(&config, &dynamic, &version, &signs, &stopping).await? {
-        rooms.spawn(served);
+    for room in key_door::rooms(&config, &dynamic, &version, &signs, &stopping).await? {
+        rooms.spawn(room);
     }
     rooms.spawn(leader::run(dynamic.clone(), config.machine_lost_after, signs.clone(), stopping.clone()));
     rooms.spawn(disk_watch::run(config.data_dir.clone(), signs.clone(), stopping.clone()));

@@ -65,7 +65,7 @@ const KEYS: &[&str] = &[
     "/b/y/z/w",
 ];
 const VALUES: &[&str] = &["", "1", "2", "hello+world", "%3Cb%3E", "%C3%A9%00", "%7B%22a%22%3A1%7D"];
-const TRUTHS: &[&str] = &["true", "false", "1", "t", "yes", ""];
+const TRUTHS: &[&str] = &["true", "true", "1", "t", "T", "false", "f", "0", "yes", ""];
 
 /// The next request, for somebody whose keys are at `index`.
 pub fn draw(dice: &mut Dice, index: u64) -> Request {
@@ -79,19 +79,19 @@ pub fn draw(dice: &mut Dice, index: u64) -> Request {
             if dice.roll(8) > 0 {
                 add("value", dice.one(VALUES));
             }
-            if dice.roll(6) == 0 {
+            if dice.roll(10) == 0 {
                 add("dir", if dice.roll(4) > 0 { "true" } else { dice.one(TRUTHS) });
             }
-            if dice.roll(5) == 0 {
-                add("ttl", dice.one(&["1000", "5000", "", "x", "-1", "+5"]));
+            if dice.roll(7) == 0 {
+                add("ttl", dice.one(&["1000", "5000", "1000", "", "5000", "x", "-1", "+5"]));
             }
-            if dice.roll(4) == 0 {
+            if dice.roll(6) == 0 {
                 add(
                     "prevExist",
                     if dice.roll(4) > 0 { dice.one(&["true", "false"]) } else { dice.one(TRUTHS) },
                 );
             }
-            if dice.roll(6) == 0 {
+            if dice.roll(12) == 0 {
                 add("prevValue", dice.one(VALUES));
             }
             if dice.roll(12) == 0 {
@@ -100,7 +100,7 @@ pub fn draw(dice: &mut Dice, index: u64) -> Request {
             if dice.roll(20) == 0 {
                 add("noValueOnSuccess", dice.one(TRUTHS));
             }
-            if dice.roll(6) == 0 {
+            if dice.roll(12) == 0 {
                 let index = near(dice);
                 fields.push(("prevIndex", Field::Index(index)));
             }
@@ -109,7 +109,7 @@ pub fn draw(dice: &mut Dice, index: u64) -> Request {
             if dice.roll(3) == 0 {
                 add("dir", dice.one(TRUTHS));
             }
-            if dice.roll(3) == 0 {
+            if dice.roll(2) == 0 {
                 add("recursive", dice.one(TRUTHS));
             }
             if dice.roll(5) == 0 {

@@ -98,7 +98,8 @@ pub(super) fn asked(key: &str, method: &Method, form: &Form, now: u64) -> Result
         Method::POST => KeyChange::CreateInOrder { path, value: new(), expires },
         Method::DELETE if is_compared => KeyChange::CompareAndDelete { path, was },
         Method::DELETE => KeyChange::Delete { path, dir, recursive },
-        _ if wait => return Ok(Asked::Watch(Watch { path, recursive, stream, since })),
+        // Whoever wants to know for sure is told what is there, and does not wait: as in etcd.
+        _ if wait && !quorum => return Ok(Asked::Watch(Watch { path, recursive, stream, since })),
         _ => return Ok(Asked::Read(Read { path, recursive, quorum })),
     };
     Ok(Asked::Write { change, terse })
