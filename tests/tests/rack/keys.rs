@@ -95,7 +95,9 @@ pub fn units_announce_themselves_without_an_etcd(cluster: &Cluster) {
     }
     cluster.formed();
     says(cluster, &["get", "/message"], Ok("Hello again"));
-    always(Duration::from_secs(1), "the key stays", || etcdctl(cluster, "h1", &["get", "/message"]));
+    always(Duration::from_secs(1), "the key stays", || {
+        etcdctl(cluster, "h1", &["get", "/message"]).map(drop)
+    });
     set(cluster, "h1", &["/message", "bye"]);
     eventually(LIMIT, "the key to go", || etcdctl(cluster, "h2", &["rm", "/message"]));
     for host in rack.hosts() {
