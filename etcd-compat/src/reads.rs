@@ -49,6 +49,8 @@ pub fn reads(command: &Command) -> Reads {
         }
         Command::RaiseFeatureLevel { .. } | Command::Rotate(_) => vec![Key::Cluster],
         Command::RebootLock { group, .. } => vec![Key::RebootGroup(group.clone())],
+        // It is refused, whatever there is.
+        Command::Keys { .. } => Vec::new(),
         #[cfg(feature = "next")]
         Command::Next { .. } => vec![Key::Cluster],
     };
@@ -95,6 +97,7 @@ pub fn is_leaders(command: &Command) -> bool {
         | Command::InvitePerson { .. }
         | Command::RemovePerson { .. }
         | Command::Rotate(_)
+        | Command::Keys { .. }
         | Command::RebootLock { .. } => false,
         #[cfg(feature = "next")]
         Command::Next { .. } => false,

@@ -185,6 +185,8 @@ pub fn records(state: &ClusterState) -> impl Iterator<Item = Change> {
         expelled,
         people,
         reboot_groups,
+        // An etcd has keys of its own.
+        keys: _,
     } = state;
     let cluster = cluster.iter().map(|cluster| Change::Cluster((**cluster).clone()));
     let units = units.iter().map(|(n, u)| Change::Unit(n.clone(), Some((**u).clone())));

@@ -21,6 +21,9 @@ need etcdctl etcd-client
 need debootstrap debootstrap
 need dpkg-deb dpkg
 need readelf binutils
+# Clients of our own answer to its key API.
+need curl curl
+/usr/bin/python3 -c 'import etcd' 2>/dev/null || missing+=(python3-etcd)
 [ -e /usr/include/google/protobuf/empty.proto ] || missing+=(libprotobuf-dev)
 [ -e /lib/systemd/systemd ] || missing+=(systemd)
 [ -e /usr/share/doc/libc6-dev ] || missing+=(libc6-dev)

@@ -65,6 +65,8 @@ impl ClusterState {
             Command::RaiseFeatureLevel { to } => self.raise_feature_level(*to),
             Command::Rotate(step) => self.rotate(step),
             Command::RebootLock { group, change } => self.change_reboot_group(group, change),
+            // `apply_all` has made it; a store that asks here keeps one record a change, and no tree of keys.
+            Command::Keys { .. } => Err(Rejected::KeysElsewhere),
             #[cfg(feature = "next")]
             Command::Next { name } => match &self.cluster {
                 Some(cluster) => {

@@ -2,9 +2,11 @@
 //! ever appended, and a published variant's fields never change.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::key_space::{KeyChange, KeyError, KeyEvent};
 use crate::person::{Person, PersonName};
 use crate::reboot::{RebootChange, RebootGroup, RebootGroupName};
 use crate::record::{
@@ -135,6 +137,14 @@ pub enum Command {
         group: RebootGroupName,
         change: RebootChange,
     },
+    /// A change of the key space, `at` milliseconds since 1970. The one kind of command that may touch many
+    /// keys at once, and that not every store takes: it is not asked of [`ClusterState::apply`].
+    ///
+    /// [`ClusterState::apply`]: crate::ClusterState::apply
+    Keys {
+        at: u64,
+        change: KeyChange,
+    },
     /// The cluster gets another name. Stands for whatever the next version adds, and stays the last.
     #[cfg(feature = "next")]
     Next {
@@ -164,7 +174,7 @@ pub struct Applied {
 }
 
 /// What an accepted command was to its record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     Created,
     /// A unit's file was replaced by another.
@@ -172,6 +182,8 @@ pub enum Kind {
     Updated,
     Unchanged,
     Removed,
+    /// What happened in the key space.
+    Key(Arc<KeyEvent>),
 }
 
 /// What became of a command, as its proposer hears it.
@@ -241,6 +253,10 @@ pub enum Rejected {
     RebootSlotsTaken { group: RebootGroupName, slots: u32, holders: Vec<MachineId> },
     #[error("there are {max} reboot groups already, which is the limit")]
     RebootGroupsFull { max: usize },
+    #[error(transparent)]
+    Key(KeyError),
+    #[error("keys are kept in the daemons' own store only; here the etcd has them")]
+    KeysElsewhere,
 }
 
 fn plural(count: u32) -> &'static str {

@@ -41,7 +41,8 @@ impl Command {
             | Command::InvitePerson { .. }
             | Command::RemovePerson { .. }
             | Command::Rotate(_)
-            | Command::RebootLock { .. } => FIRST,
+            | Command::RebootLock { .. }
+            | Command::Keys { .. } => FIRST,
             // Whoever knows what it raises to knows it too.
             Command::RaiseFeatureLevel { to } => 2.max(*to),
             #[cfg(feature = "next")]

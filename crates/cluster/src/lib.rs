@@ -16,6 +16,7 @@ mod glob;
 mod global;
 mod ids;
 mod invariant;
+mod key_space;
 mod need;
 mod person;
 mod plan;
@@ -35,6 +36,11 @@ pub use explain::{Explanation, Opinion, explain};
 pub use feature_level::FEATURE_LEVEL;
 pub use global::wanted_on;
 pub use ids::{Generation, IdError, MachineId, Revision};
+pub use key_space::{
+    KEY_DEPTH_MAX, KEY_EVENTS_BYTES_MAX, KEY_EVENTS_MAX, KEY_PATH_BYTES_MAX, KEY_VALUE_BYTES_MAX,
+    KEYS_BYTES_MAX, KEYS_MAX, KeyAction, KeyChange, KeyContent, KeyEnd, KeyError, KeyEvent, KeyFault,
+    KeyNode, KeyNodes, KeyPath, KeyPathError, KeySeen, KeySpace, KeyWas,
+};
 pub use person::{Person, PersonError, PersonName, PersonRole};
 pub use plan::{Action, Current, Desired, Job, JobKind, plan};
 pub use reboot::{

@@ -9,7 +9,8 @@ use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize};
 
 use self::read_map::read_map;
-use crate::command::{Change, Command, Outcome};
+use crate::command::{Change, Command, Outcome, Rejected};
+use crate::key_space::KeySpace;
 use crate::person::{Person, PersonName};
 use crate::reboot::{RebootGroup, RebootGroupName};
 use crate::record::{Assignment, Cluster, Expelled, Machine, Observed, Token, Unit};
@@ -38,6 +39,8 @@ pub struct ClusterState {
     /// Who may reboot. A group that is not here has the usual number of slots, all free.
     #[serde(deserialize_with = "read_map")]
     pub reboot_groups: OrdMap<RebootGroupName, Arc<RebootGroup>>,
+    /// What units tell each other; the cluster itself reads none of it.
+    pub keys: KeySpace,
 }
 
 impl ClusterState {
@@ -47,6 +50,10 @@ impl ClusterState {
         let outcomes = commands
             .iter()
             .map(|command| {
+                if let Command::Keys { at, change } = command {
+                    self.has_level_for(command)?;
+                    return self.keys.apply(*at, change).map_err(Rejected::Key);
+                }
                 let applied = self.apply(at, command)?;
                 if let Some(change) = applied.change {
                     self.put(change);
@@ -78,7 +85,7 @@ impl ClusterState {
     }
 
     /// How many records of each kind there are beside the cluster's own, for people.
-    pub fn counts(&self) -> [(&'static str, usize); 7] {
+    pub fn counts(&self) -> [(&'static str, usize); 8] {
         // Without `..`: whoever adds a kind has to name it here.
         let ClusterState {
             revision: _,
@@ -90,6 +97,8 @@ impl ClusterState {
             tokens,
             expelled,
             people,
+            reboot_groups,
+            keys: _,
         } = self;
         [
             ("units", units.len()),
@@ -99,7 +108,27 @@ impl ClusterState {
             ("tokens", tokens.len()),
             ("expelled machines", expelled.len()),
             ("people", people.len()),
+            ("reboot groups", reboot_groups.len()),
         ]
+    }
+
+    /// Nothing but keys, and the revision, has changed from one to the other. It costs nothing, and may say
+    /// no although nothing has changed.
+    pub fn is_same_but_keys(&self, other: &ClusterState) -> bool {
+        let same_cluster = match (&self.cluster, &other.cluster) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        same_cluster
+            && self.units.ptr_eq(&other.units)
+            && self.assignments.ptr_eq(&other.assignments)
+            && self.machines.ptr_eq(&other.machines)
+            && self.observed.ptr_eq(&other.observed)
+            && self.tokens.ptr_eq(&other.tokens)
+            && self.expelled.ptr_eq(&other.expelled)
+            && self.people.ptr_eq(&other.people)
+            && self.reboot_groups.ptr_eq(&other.reboot_groups)
     }
 
     /// What each machine says of that unit, by machine id.

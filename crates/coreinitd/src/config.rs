@@ -5,6 +5,7 @@ mod address;
 mod etcd;
 mod fleet_conf;
 mod fleet_etcd;
+mod key_listen;
 pub mod keys;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub(crate) use address::own_address;
 use etcd::EtcdApi;
 pub use etcd::{Backend, Etcd};
 use fleet_conf::FleetConf;
+use key_listen::OneOrMany;
 
 use crate::cloud_config::{self, CloudConfig};
 use crate::trust::Trust;
@@ -143,6 +145,7 @@ struct File {
     bus: Option<String>,
     engine: Option<Engine>,
     backend: Option<Backend>,
+    etcd_listen: Option<OneOrMany>,
     etcd_endpoints: Option<Vec<String>>,
     etcd_api: Option<EtcdApi>,
     etcd_prefix: Option<String>,
@@ -190,6 +193,8 @@ pub struct Config {
     pub api_listen_role: PersonRole,
     /// The same API over TLS, for people with certificates.
     pub api_tls_listen: Option<String>,
+    /// etcd's key API over TCP, unencrypted, for whoever reaches it.
+    pub etcd_listen: Vec<String>,
     pub listen: String,
     pub advertise: Option<String>,
     /// The same, only if the configuration says it.
@@ -307,6 +312,7 @@ impl Config {
                  checked; if the network is yours alone, say so with insecure_transport = true"
             );
         }
+        let etcd_listen = key_listen::read(file.etcd_listen, etcd.is_some(), insecure_transport)?;
         let api_tls_listen = file.api_tls_listen.map(|address| raft::with_port(&address, PEOPLE_PORT));
         ensure!(
             api_tls_listen.is_none() || cluster_secret_file.is_some() || by_hand,
@@ -355,6 +361,7 @@ impl Config {
             // Whoever reaches a port of loopback may be anybody on the machine.
             api_listen_role: file.api_listen_role.unwrap_or(PersonRole::Operator),
             api_tls_listen,
+            etcd_listen,
             listen,
             advertise,
             advertise_told,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{ClusterState, Command, Decision, FEATURE_LEVEL, Liveness, MachineId, Scheduler};
-use store::{ProposeError, Role, Store};
+use store::{ProposeError, Role, Store, changed_beyond_keys};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -32,8 +32,8 @@ pub async fn run(
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         signs.leader.beat();
+        let now = state.borrow_and_update().clone();
         if matches!(*role.borrow_and_update(), Role::Leader { .. }) {
-            let now = state.borrow_and_update().clone();
             let begun = Instant::now();
             let decided = decide(&mut scheduler, &now, &store.silence(), machine_lost_after);
             signs.schedule.add(begun.elapsed());
@@ -47,7 +47,7 @@ pub async fn run(
         }
         tokio::select! {
             // Cancel-safe: all of these only wait.
-            changed = state.changed() => if changed.is_err() { return },
+            changed = changed_beyond_keys(&mut state, &now) => if changed.is_err() { return },
             changed = role.changed() => if changed.is_err() { return },
             _ = tick.tick() => {}
             _ = stop.wait_for(|stop| *stop) => return,

@@ -11,6 +11,8 @@ pub mod cloud_config;
 pub mod config;
 mod disk_watch;
 pub mod http;
+mod key_door;
+pub mod key_ends;
 mod keys;
 pub mod leader;
 pub mod leave;

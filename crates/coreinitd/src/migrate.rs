@@ -47,7 +47,15 @@ async fn moved(config: &Config, options: &etcd_compat::Options, to: Backend) -> 
             etcd_compat::offline::write(options, &state).await.map_err(anyhow::Error::msg)?;
             let written = etcd_compat::offline::read(options).await.map_err(anyhow::Error::msg)?.state;
             same(&state, &written)?;
-            Ok(format!("{} from {} to {place}", told(&state), dir.display()))
+            let left = match state.keys.count() {
+                0 => String::new(),
+                count => format!(
+                    "; the {count} keys of etcd_listen stay in {}: from now on that etcd serves keys itself, \
+                     and what units keep there has to be set anew",
+                    dir.display()
+                ),
+            };
+            Ok(format!("{} from {} to {place}{left}", told(&state), dir.display()))
         }
     }
 }

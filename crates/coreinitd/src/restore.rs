@@ -93,7 +93,11 @@ async fn into_etcd(config: &Config, etcd: &Etcd, state: &ClusterState, what: &st
         );
         let written = etcd_compat::offline::write(&options, state).await.map_err(anyhow::Error::msg);
         written.with_context(|| format!("cannot write to {place}; what is there now is of no use"))?;
-        Ok(format!("restored {what}\ninto {place}; next: start coreinitd on its machines"))
+        let keys = match state.keys.count() {
+            0 => String::new(),
+            count => format!("; without the {count} keys of etcd_listen, since that etcd serves keys itself"),
+        };
+        Ok(format!("restored {what}\ninto {place}{keys}; next: start coreinitd on its machines"))
     };
     let done = done.await;
     if aside.exists() {

@@ -26,7 +26,8 @@ use crate::others::MachinePort;
 use crate::signs::Signs;
 use crate::systemd::{DBus, UnitManager};
 use crate::{
-    agent, capacity, clocks, disk_watch, http, keys, leader, leave, others, presence, reboot, rotation, trust,
+    agent, capacity, clocks, disk_watch, http, key_door, keys, leader, leave, others, presence, reboot,
+    rotation, trust,
 };
 
 /// The work of handing over the lead is given so long at a planned stop.
@@ -228,6 +229,9 @@ async fn serve(
     });
     if let Some(keys) = keys {
         rooms.spawn(rotation::run(dynamic.clone(), keys, config.machine.clone(), stopping.clone()));
+    }
+    for room in key_door::rooms(&config, &dynamic, &version, &signs, &stopping).await? {
+        rooms.spawn(room);
     }
     rooms.spawn(leader::run(dynamic.clone(), config.machine_lost_after, signs.clone(), stopping.clone()));
     rooms.spawn(reboot::run(dynamic.clone(), stopping.clone()));

@@ -6,7 +6,7 @@ use cluster::{Command, Outcome, Revision};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use openraft::errors::{ClientWriteError, RaftError};
-use store::Committed;
+use store::{Committed, proposal_bytes};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::message::Refusal;
@@ -20,6 +20,8 @@ const QUEUE_MAX: usize = 1024;
 const IN_FLIGHT_MAX: usize = 2;
 /// Commands that are put together into one entry. A single proposal may hold more.
 const COMMANDS_MAX: usize = 1024;
+/// As the commands, in bytes: an entry that takes long to write holds up all that come after it.
+const BYTES_MAX: usize = 4 << 20;
 
 type Answer = Result<Committed, Refusal>;
 type Waiting = (Vec<Command>, oneshot::Sender<Answer>);
@@ -68,9 +70,11 @@ async fn run(log: Arc<Log>, mut waiting: mpsc::Receiver<Waiting>) {
                 Some(first) => {
                     let mut batch = vec![first];
                     let mut commands = batch[0].0.len();
-                    while commands < COMMANDS_MAX {
+                    let mut bytes = proposal_bytes(&batch[0].0);
+                    while commands < COMMANDS_MAX && bytes < BYTES_MAX {
                         let Ok(next) = waiting.try_recv() else { break };
                         commands += next.0.len();
+                        bytes += proposal_bytes(&next.0);
                         batch.push(next);
                     }
                     in_flight.push(commit(log.clone(), batch));

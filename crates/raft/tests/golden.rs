@@ -13,9 +13,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cluster::{
-    ClusterState, Command, DesiredState, Expelled, Failure, Generation, Kind, MachineId, MachineInfo,
-    Observed, Outcome, Person, PersonName, PersonRole, RebootChange, RebootGroupName, Rejected, Revision,
-    RotationPhase, RotationStep, Token, UnitFile, UnitName,
+    ClusterState, Command, DesiredState, Expelled, Failure, Generation, KeyAction, KeyChange, KeyEnd,
+    KeyError, KeyEvent, KeyFault, KeyPath, KeySeen, KeyWas, Kind, MachineId, MachineInfo, Observed, Outcome,
+    Person, PersonName, PersonRole, RebootChange, RebootGroupName, Rejected, Revision, RotationPhase,
+    RotationStep, Token, UnitFile, UnitName,
 };
 use openraft::impls::leader_id_std::LeaderId;
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
@@ -106,6 +107,44 @@ fn expelled() -> Expelled {
     Expelled { at: 1_700_000_000, name: "a.example".into() }
 }
 
+fn key_event() -> KeyEvent {
+    let seen = |value: &str, expires, modified| KeySeen {
+        value: Some(value.into()),
+        is_dir: false,
+        expires,
+        modified,
+        created: 3,
+    };
+    KeyEvent {
+        action: KeyAction::CompareAndSwap,
+        path: KeyPath::new("/services/web").unwrap(),
+        node: seen("192.0.2.2:80", Some(1_700_000_060_000), 4),
+        before: Some(seen("192.0.2.1:80", None, 3)),
+        at: 1_700_000_000_000,
+        is_refresh: false,
+    }
+}
+
+/// One of each kind.
+fn key_commands() -> Vec<Command> {
+    let path = KeyPath::new("/services/web").unwrap();
+    let (path, at) = (|| path.clone(), 1_700_000_000_000);
+    let queue = || KeyPath::new("/queue").unwrap();
+    let was = || KeyWas { value: "192.0.2.1:80".into(), index: 1 };
+    let (expires, end) = (Some(at + 60_000), KeyEnd::At(at + 60_000));
+    let changes = [
+        KeyChange::Set { path: path(), value: Some("192.0.2.1:80".into()), end: KeyEnd::Never },
+        KeyChange::Create { path: queue(), value: None, expires: None },
+        KeyChange::CreateInOrder { path: queue(), value: Some("job".into()), expires },
+        KeyChange::CompareAndSwap { path: path(), was: was(), value: "192.0.2.2:80".into(), end },
+        KeyChange::Update { path: path(), value: "".into(), end: KeyEnd::Refresh(at + 90_000) },
+        KeyChange::CompareAndDelete { path: path(), was: was() },
+        KeyChange::Expire,
+        KeyChange::Delete { path: path(), dir: true, recursive: false },
+    ];
+    changes.map(|change| Command::Keys { at, change }).into()
+}
+
 fn person_name() -> PersonName {
     PersonName::new("alice@example.org").unwrap()
 }
@@ -190,6 +229,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("command-reboot-take", reboot(RebootChange::Take { machine: m.clone(), at: 1_700_000_000 })),
         ("command-reboot-release", reboot(RebootChange::Release { machine: m })),
         ("command-reboot-slots", reboot(RebootChange::SetSlots(2))),
+        ("command-keys", key_commands().remove(0)),
     ]
 }
 
@@ -228,10 +268,11 @@ fn every_command_has_a_file() {
             Command::RebootLock { change: RebootChange::Take { .. }, .. } => "command-reboot-take",
             Command::RebootLock { change: RebootChange::Release { .. }, .. } => "command-reboot-release",
             Command::RebootLock { change: RebootChange::SetSlots(_), .. } => "command-reboot-slots",
+            Command::Keys { .. } => "command-keys",
         };
         assert_eq!(name, expected);
     }
-    assert_eq!(names.len(), 29);
+    assert_eq!(names.len(), 30);
 }
 
 #[test]
@@ -239,6 +280,7 @@ fn commands_are_read_as_ever() {
     for (name, command) in commands() {
         check(name, &command);
     }
+    check("key-changes", &key_commands());
 }
 
 fn id(term: u64, index: u64) -> LogId {
@@ -280,6 +322,7 @@ fn outcomes_are_read_as_ever() {
         Ok(Kind::Updated),
         Ok(Kind::Unchanged),
         Ok(Kind::Removed),
+        Ok(Kind::Key(Arc::new(key_event()))),
         Err(Rejected::ClusterExists { id: "c1".into() }),
         Err(Rejected::UnitUnknown { name: name.clone() }),
         Err(Rejected::UnitWithoutFile { name: name.clone() }),
@@ -311,6 +354,8 @@ fn outcomes_are_read_as_ever() {
         Err(Rejected::MachineReboots { machine: m.clone() }),
         Err(Rejected::RebootSlotsTaken { group: RebootGroupName::default(), slots: 1, holders: vec![m] }),
         Err(Rejected::RebootGroupsFull { max: 100 }),
+        Err(Rejected::Key(KeyError { fault: KeyFault::Exists, cause: "/a".into(), index: 7 })),
+        Err(Rejected::KeysElsewhere),
     ];
     check("reply", &Reply(outcomes));
 }
@@ -334,6 +379,10 @@ fn state() -> ClusterState {
     state.apply_all(Revision(8), &[invite]);
     let take = RebootChange::Take { machine: machine("m1"), at: 1_700_000_000 };
     state.apply_all(Revision(9), &[reboot(take)]);
+    for (number, command) in (0..).zip(key_commands()) {
+        let outcomes = state.apply_all(Revision(10 + number), &[command]);
+        assert!(!matches!(outcomes[0], Err(Rejected::KeysElsewhere)));
+    }
     state
 }
 

@@ -77,6 +77,20 @@ pub trait Store: Send + Sync + 'static {
     async fn give_up_lead(&self, _limit: Duration) {}
 }
 
+/// Waits until something else than the key space has changed since `seen`: for those who need not look at
+/// every of its many changes. Cancel-safe.
+pub async fn changed_beyond_keys(
+    states: &mut watch::Receiver<Arc<ClusterState>>,
+    seen: &ClusterState,
+) -> Result<(), watch::error::RecvError> {
+    loop {
+        states.changed().await?;
+        if !states.borrow_and_update().is_same_but_keys(seen) {
+            return Ok(());
+        }
+    }
+}
+
 /// What became of a proposal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {

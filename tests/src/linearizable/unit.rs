@@ -18,7 +18,7 @@ pub enum Asked {
 }
 
 /// A question with its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// What the store said; `Some(None)` when it refused, `None` when it said nothing.
     Changed(Asked, Option<Option<Kind>>),
@@ -33,7 +33,7 @@ impl Specification for Wish {
             Heard::Seen(seen) => (seen == self).then_some(*self),
             Heard::Changed(asked, answer) => {
                 let (kind, after) = self.change(asked);
-                answer.is_none_or(|answer| answer == kind).then_some(after)
+                answer.as_ref().is_none_or(|answer| *answer == kind).then_some(after)
             }
         }
     }

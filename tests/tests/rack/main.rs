@@ -17,6 +17,7 @@ mod fleetctl;
 mod forming;
 mod health;
 mod joining;
+mod keys;
 mod kills;
 mod kinds;
 mod loss;
@@ -77,6 +78,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("without_a_quorum_nothing_stops", quorum::without_a_quorum_nothing_stops),
     ("a_machine_without_power_loses_its_units", loss::a_machine_without_power_loses_its_units),
     ("nothing_acknowledged_is_lost", loss::nothing_acknowledged_is_lost),
+    ("units_announce_themselves_without_an_etcd", keys::units_announce_themselves_without_an_etcd),
     ("the_state_may_be_kept_in_etcd", etcd::the_state_may_be_kept_in_etcd),
     ("a_cluster_forms_itself_in_any_order", forming::a_cluster_forms_itself_in_any_order),
     ("two_that_want_to_reboot_do_it_in_turn", rebooting::two_that_want_to_reboot_do_it_in_turn),

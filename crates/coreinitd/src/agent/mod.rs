@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{MachineId, Revision};
-use store::Store;
+use store::{Store, changed_beyond_keys};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -69,7 +69,8 @@ async fn work(parts: AgentParts) {
         let now = state.borrow_and_update().clone();
         let mut wake_at = begun + SLOW_PASS;
         // A state older than the first read's, or of no cluster at all, says nothing about units.
-        if known <= now.revision && now.cluster.is_some() {
+        let is_known = known <= now.revision && now.cluster.is_some();
+        if is_known {
             match agent.round(&now, full).await {
                 Ok(due) => {
                     signs.systemd(None);
@@ -88,9 +89,13 @@ async fn work(parts: AgentParts) {
         }
         signs.reconcile.add(begun.elapsed());
         pace.took(begun);
+        let changed = async {
+            // What units tell each other is no reason to look at them.
+            if is_known { changed_beyond_keys(&mut state, &now).await } else { state.changed().await }
+        };
         tokio::select! {
             // Cancel-safe: all of these only wait, and an end that was received is noted at once.
-            changed = state.changed() => if changed.is_err() { return },
+            changed = changed => if changed.is_err() { return },
             changed = role.changed() => match changed {
                 Ok(()) => agent.leader_may_hear(),
                 Err(_) => return,

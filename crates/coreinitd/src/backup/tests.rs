@@ -1,6 +1,8 @@
 //! A backup is read as it was written, or not at all.
 
-use cluster::{Command, DesiredState, MachineId, MachineInfo, Revision, UnitFile, UnitName};
+use cluster::{
+    Command, DesiredState, KeyChange, KeyEnd, KeyPath, MachineId, MachineInfo, Revision, UnitFile, UnitName,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -16,6 +18,10 @@ pub(crate) fn state() -> ClusterState {
         let desired = Some(DesiredState::Launched);
         state.apply_all(Revision(2 + number), &[Command::SetUnit { name, file, desired }]);
     }
+    let at = 1_700_000_000_000;
+    let path = KeyPath::new("/services/web").unwrap();
+    let set = KeyChange::Set { path, value: Some("10.0.0.1:80".into()), end: KeyEnd::At(at + 1000) };
+    state.apply_all(Revision(21), &[Command::Keys { at, change: set }]);
     state
 }
 
@@ -24,6 +30,7 @@ fn a_state_comes_back_as_it_was() {
     let bytes = of(&state(), "0.1.0").unwrap().to_bytes();
     let (head, read) = read(&bytes).unwrap();
     assert_eq!(read, state());
+    assert_eq!((read.keys.count(), read.keys.index()), (2, 1));
     assert_eq!((head.units, head.machines, head.revision), (20, 1, 21));
 }
 

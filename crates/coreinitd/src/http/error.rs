@@ -159,6 +159,8 @@ fn rejected_status(rejected: &Rejected) -> StatusCode {
         | Rejected::RotationAwaits { .. }
         | Rejected::RotationFar
         | Rejected::MachineTooOld { .. }
+        | Rejected::Key(_)
+        | Rejected::KeysElsewhere
         | Rejected::LevelNotReached { .. }
         | Rejected::MachineReboots { .. }
         | Rejected::RebootSlotsTaken { .. }

@@ -151,7 +151,7 @@ async fn put_unit(
     match kind {
         Kind::Created | Kind::Replaced => Ok(StatusCode::CREATED),
         Kind::Unchanged if desired.is_none() => Err(Refusal::NothingToUpdate),
-        Kind::Updated | Kind::Unchanged | Kind::Removed => Ok(StatusCode::NO_CONTENT),
+        Kind::Updated | Kind::Unchanged | Kind::Removed | Kind::Key(_) => Ok(StatusCode::NO_CONTENT),
     }
 }
 

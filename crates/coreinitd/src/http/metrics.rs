@@ -76,6 +76,10 @@ fn text(room: &Room) -> String {
         let help = "1 if this machine votes.";
         family(&mut text, "coreinit_votes", "gauge", help, one(u64::from(voting.votes)));
     }
+    let (keys, bytes) = (state.keys.count() as u64, state.keys.bytes() as u64);
+    family(&mut text, "coreinit_keys", "gauge", "Keys and directories of etcd's key API.", one(keys));
+    let help = "What they count towards their limit.";
+    family(&mut text, "coreinit_keys_bytes", "gauge", help, one(bytes));
     log(&mut text, &store.vitals());
     members(&mut text, room, &role);
     daemon(&mut text, room);

@@ -20,6 +20,7 @@ mod fleet_lock;
 mod handed_over;
 mod health;
 mod journal;
+pub mod key_api;
 mod listen;
 pub(crate) mod membership;
 mod metrics;

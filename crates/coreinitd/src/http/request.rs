@@ -69,33 +69,38 @@ pub(super) struct Payload(pub(super) Bytes);
 impl<S: Send + Sync> FromRequest<S> for Payload {
     type Rejection = Refusal;
     async fn from_request(request: Request<Body>, _state: &S) -> Result<Payload, Refusal> {
-        let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-        if length.and_then(|text| text.parse().ok()).is_some_and(|bytes: u64| bytes > BODY_BYTES_MAX as u64) {
-            return Err(Refusal::BodyTooLarge { max: BODY_BYTES_MAX });
-        }
-        // A client that is slow here may lose its place to another.
-        let place = request.extensions().get::<Place>().cloned();
-        if let Some(Place(guest)) = &place {
-            guest.idle();
-        }
-        let body = timeout(BODY_TIMEOUT, whole(request.into_body())).await.unwrap_or(Err(Refusal::Slow));
-        if let Some(Place(guest)) = &place {
-            guest.busy();
-        }
-        body.map(Payload)
+        receive(request, BODY_BYTES_MAX).await.map(Payload)
     }
+}
+
+/// The body of a request, of at most `max` bytes.
+pub(super) async fn receive(request: Request<Body>, max: usize) -> Result<Bytes, Refusal> {
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if length.and_then(|text| text.parse().ok()).is_some_and(|bytes: u64| bytes > max as u64) {
+        return Err(Refusal::BodyTooLarge { max });
+    }
+    // A client that is slow here may lose its place to another.
+    let place = request.extensions().get::<Place>().cloned();
+    if let Some(Place(guest)) = &place {
+        guest.idle();
+    }
+    let body = timeout(BODY_TIMEOUT, whole(request.into_body(), max)).await.unwrap_or(Err(Refusal::Slow));
+    if let Some(Place(guest)) = &place {
+        guest.busy();
+    }
+    body
 }
 
 /// What may still be received, on all connections.
 static BODIES: Semaphore = Semaphore::const_new(BODIES_BYTES_MAX);
 
-async fn whole(mut body: Body) -> Result<Bytes, Refusal> {
+async fn whole(mut body: Body, max: usize) -> Result<Bytes, Refusal> {
     let (mut whole, mut room) = (BytesMut::new(), None::<SemaphorePermit<'_>>);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Refusal::Invalid(format!("unable to read body: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
-        if BODY_BYTES_MAX < whole.len() + data.len() {
-            return Err(Refusal::BodyTooLarge { max: BODY_BYTES_MAX });
+        if max < whole.len() + data.len() {
+            return Err(Refusal::BodyTooLarge { max });
         }
         // It fits: the length is below the limit above.
         let more = BODIES.try_acquire_many(u32::try_from(data.len()).unwrap_or(u32::MAX));

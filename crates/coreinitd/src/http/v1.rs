@@ -197,7 +197,7 @@ fn done(name: String, outcome: Outcome) -> v1::OperationDone {
     let (outcome, message) = match outcome {
         Ok(Kind::Created) => (v1::OperationOutcome::Created, None),
         Ok(Kind::Replaced) => (v1::OperationOutcome::Replaced, None),
-        Ok(Kind::Updated) => (v1::OperationOutcome::Updated, None),
+        Ok(Kind::Updated | Kind::Key(_)) => (v1::OperationOutcome::Updated, None),
         Ok(Kind::Unchanged) => (v1::OperationOutcome::Unchanged, None),
         Ok(Kind::Removed) => (v1::OperationOutcome::Removed, None),
         Err(cluster::Rejected::UnitWithoutFile { .. }) => {
