@@ -156,13 +156,22 @@ impl Shared {
 
     /// What is wrong with etcd, if anything is.
     pub fn known_trouble(&self) -> Option<String> {
+        self.known_reason().map(|why| format!("etcd: {why}"))
+    }
+
+    fn known_reason(&self) -> Option<String> {
         let trouble = self.trouble.borrow().clone();
-        trouble.or_else(|| self.denied.borrow().clone()).map(|why| format!("etcd: {why}"))
+        trouble.or_else(|| self.denied.borrow().clone())
     }
 
     /// For people: why etcd cannot be used now.
     pub fn why(&self) -> String {
+        format!("etcd: {}", self.reason())
+    }
+
+    /// The same, for those who say themselves what it is about.
+    pub fn reason(&self) -> String {
         let endpoints = || format!("no answer in time from {}", self.options.endpoints.join(", "));
-        self.known_trouble().unwrap_or_else(|| format!("etcd: {}", endpoints()))
+        self.known_reason().unwrap_or_else(endpoints)
     }
 }

@@ -2,11 +2,18 @@
 //! read again and compared record by record. The source is left as it is. `corectl cluster migrate` runs
 //! this.
 
+use std::time::Duration;
+
 use anyhow::{Context, bail, ensure};
 use cluster::{ClusterState, differences};
+use tokio::time::Instant;
 
 use crate::config::{Backend, Config, Etcd};
 use crate::run::kind;
+
+/// A daemon that has just stopped is seen in etcd until its lease ends, 5 s after its last word.
+const STOPPED_AFTER: Duration = Duration::from_secs(8);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What is in the configuration: an etcd, a data folder, this machine.
 pub async fn migrate(config: &Config, etcd: &Etcd, to: Backend) -> anyhow::Result<String> {
@@ -23,8 +30,15 @@ pub async fn migrate(config: &Config, etcd: &Etcd, to: Backend) -> anyhow::Resul
 
 async fn moved(config: &Config, options: &etcd_compat::Options, to: Backend) -> anyhow::Result<String> {
     let dir = &config.data_dir;
-    let in_etcd = etcd_compat::offline::read(options).await.map_err(anyhow::Error::msg);
-    let in_etcd = in_etcd.context("cannot read etcd")?;
+    let read = async || {
+        let read = etcd_compat::offline::read(options).await.map_err(anyhow::Error::msg);
+        read.context("cannot read etcd")
+    };
+    let (mut in_etcd, begin) = (read().await?, Instant::now());
+    while !in_etcd.alive.is_empty() && begin.elapsed() < STOPPED_AFTER {
+        tokio::time::sleep(LOOK_EVERY).await;
+        in_etcd = read().await?;
+    }
     if let Some(machine) = in_etcd.alive.first() {
         let count = in_etcd.alive.len();
         bail!("{count} daemons still keep their state in etcd, {machine} among them; stop all of them first");

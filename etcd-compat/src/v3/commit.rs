@@ -202,7 +202,7 @@ impl V3 {
         let writes = !operations.is_empty();
         let txn = Txn::new().when(compares).and_then(operations).or_else([TxnOp::get(keys.lead(), None)]);
         let Some(connection) = self.link.connected(deadline).await else {
-            return Err(Trouble::NotTaken(self.trouble()));
+            return Err(Trouble::NotTaken(self.shared.reason()));
         };
         let until = deadline.min(Instant::now() + ANSWER_TIMEOUT);
         let answer = match timeout_at(until, connection.kv().txn(txn)).await {

@@ -104,11 +104,6 @@ impl V3 {
         self.mirror.view().ok_or_else(|| ProposeError::Unavailable { reason: self.shared.why() })
     }
 
-    fn trouble(&self) -> String {
-        let trouble = self.shared.trouble.borrow().clone();
-        trouble.unwrap_or_else(|| "no member answers".into())
-    }
-
     /// Whether etcd knows that this machine is there.
     pub fn here(&self) -> Result<(), ReadError> {
         self.formed()?;

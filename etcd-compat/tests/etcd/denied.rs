@@ -10,7 +10,7 @@ use cluster::DesiredState;
 
 use crate::process::Etcd;
 use crate::wire::Wire;
-use crate::{Machines, leads, options, troubled, write, written};
+use crate::{Machines, calm, leads, options, troubled, write, written};
 
 const V3: Option<Api> = Some(Api::V3);
 
@@ -63,7 +63,8 @@ async fn a_full_etcd_is_named_and_moves_nothing() {
     etcd.ctl(&["alarm", "disarm"]).await;
     written(&member, "room").await;
     far.until_role("a follower", |role| matches!(role, Role::Follower { .. })).await;
-    assert_eq!((member.store.trouble(), far.store.trouble()), (None, None));
+    calm(&member).await;
+    calm(&far).await;
     machines.end().await;
 }
 
@@ -93,7 +94,8 @@ async fn an_etcd_that_is_corrupt_is_named() {
     written(&member, "mended").await;
     late.until_role("a follower", |role| matches!(role, Role::Follower { .. })).await;
     assert_eq!(late.read().await.units.len(), 2);
-    assert_eq!((member.store.trouble(), late.store.trouble()), (None, None));
+    calm(&member).await;
+    calm(&late).await;
     machines.end().await;
 }
 

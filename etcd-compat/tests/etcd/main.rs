@@ -82,6 +82,16 @@ pub async fn troubled(member: &Member, expected: &str) {
     }
 }
 
+/// Waits until nothing is wrong with etcd.
+pub async fn calm(member: &Member) {
+    let begin = Instant::now();
+    while let Some(trouble) = member.store.trouble() {
+        assert!(begin.elapsed() < PATIENCE, "{}: {trouble}", member.machine);
+        let _ = member.store.read(Instant::now() + MOMENT).await;
+        tokio::task::yield_now().await;
+    }
+}
+
 impl Machines {
     pub fn start(etcd: &Etcd, ids: &[&str], api: Option<Api>) -> Machines {
         let (stop, _) = watch::channel(false);

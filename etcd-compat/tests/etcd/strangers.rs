@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::certificates::{Authority, Identity, show};
 use crate::process::Etcd;
-use crate::{Machines, leads, options, troubled, written};
+use crate::{Machines, calm, leads, options, troubled, written};
 
 /// Root, a user who may do what a daemon has to, and one who may only read, on that interface.
 async fn users(etcd: &mut Etcd, api: Api) {
@@ -97,6 +97,10 @@ async fn only_those_who_are_known_are_let_in(api: Api) {
         ("nobody", secure.clone(), good(), None, "user"),
     ];
     for (id, endpoint, tls, user, expected) in cases {
+        // An etcd 3.4 that takes a certificate for a user's falls over one without a name, on its v2 interface.
+        if (api, id) == (Api::V2, "nobody") {
+            continue;
+        }
         let options = Options { tls, user, ..options(id, etcd.dir(), vec![endpoint], Some(api)) };
         says(&machines.add(options), expected).await;
     }
@@ -163,7 +167,7 @@ async fn a_user_who_may_only_read_is_told(api: Api) {
     };
     alone.until_role("a follower", |role| matches!(role, Role::Follower { .. })).await;
     written(&alone, "allowed-now").await;
-    assert_eq!(alone.store.trouble(), None);
+    calm(&alone).await;
     machines.end().await;
 }
 

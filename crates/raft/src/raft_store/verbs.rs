@@ -266,7 +266,9 @@ impl Store for RaftStore {
         let counts = |(id, machine): &(&MachineId, &Arc<Machine>)| {
             machine.liveness == Liveness::Ready || *id == me || node.liveness.has_heard(id)
         };
-        node.liveness.silence(state.machines.iter().filter(counts).map(|(id, _)| id), me)
+        // Collected first: both questions take the same lock.
+        let counted: Vec<&MachineId> = state.machines.iter().filter(counts).map(|(id, _)| id).collect();
+        node.liveness.silence(counted.into_iter(), me)
     }
 
     async fn members(&self, deadline: Instant) -> Result<Vec<store::Member>, ReadError> {

@@ -46,7 +46,8 @@ pub async fn reads_never_go_back(world: &World) {
     world.any(0).one(register(&id)).await.expect("it is registered");
     let acknowledged = Arc::new(AtomicU64::new(0));
     let mut tasks = JoinSet::new();
-    for number in 1..=TASKS * world.members.len() {
+    // One on each machine: they read as fast as they can.
+    for number in 1..=world.members.len() {
         let (member, acknowledged, id) = (world.any(number).clone(), acknowledged.clone(), id.clone());
         tasks.spawn(async move {
             let (mut last, mut looks) = (0, 0);
@@ -57,6 +58,7 @@ pub async fn reads_never_go_back(world: &World) {
                 let seen = set.get("count").and_then(|text| text.as_deref()?.parse().ok()).unwrap_or(0);
                 assert!(least <= seen, "{}: a read is of {seen}, after {least}", member.machine);
                 (last, looks) = (seen, looks + 1);
+                tokio::task::yield_now().await;
             }
             looks
         });
