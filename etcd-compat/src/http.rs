@@ -146,7 +146,8 @@ impl Http {
                 let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
                 let stream = connector.connect(name, stream).await.map_err(|error| match error.kind() {
                     io::ErrorKind::UnexpectedEof => {
-                        let told = "it hung up on a TLS handshake; if it does not speak TLS, write http:// in \
+                        let told = "it hung up on a TLS handshake; if it does not speak TLS, write \
+                        http:// in \
                                     etcd_endpoints";
                         io::Error::new(error.kind(), told)
                     }

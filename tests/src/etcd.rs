@@ -1,4 +1,5 @@
-//! Real etcd processes on loopback, with both interfaces, for tests and measurements. They end with the value.
+//! Real etcd processes on loopback, with both interfaces, for tests and measurements. They end with the
+//! value.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

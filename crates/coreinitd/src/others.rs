@@ -37,7 +37,8 @@ pub fn by_raft(store: RaftStore) -> AskOther {
 pub fn nobody() -> AskOther {
     Arc::new(|machine, _| {
         let why = format!(
-            "with backend = \"etcd\" a daemon tells only of its own machine, unless all machines have the same \
+            "with backend = \"etcd\" a daemon tells only of its own machine, unless all machines \
+            have the same \
              cluster_secret_file; ask the daemon of machine {machine}, such as by `corectl --tunnel` or \
              `corectl ssh`"
         );

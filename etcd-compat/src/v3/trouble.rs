@@ -15,9 +15,11 @@ const OUT_OF_RANGE: i32 = 11;
 const DATA_LOSS: i32 = 15;
 const UNAUTHENTICATED: i32 = 16;
 
-pub const NO_SPACE: &str = "its database is full (NOSPACE) and it takes no changes; compact and defragment it, \
+pub const NO_SPACE: &str = "its database is full (NOSPACE) and it takes no changes; compact and \
+defragment it, \
                             then `etcdctl alarm disarm`";
-pub const CORRUPT: &str = "its members hold different data (CORRUPT) and it takes no changes: see `etcdctl alarm \
+pub const CORRUPT: &str = "its members hold different data (CORRUPT) and it takes no changes: see \
+`etcdctl alarm \
                            list`, and replace the member that is wrong, or restore all from a backup";
 
 /// What became of a request that failed.
@@ -62,7 +64,9 @@ impl Trouble {
         }
         match code {
             PERMISSION_DENIED => Trouble::Refused(
-                "the user may not do this: etcd_user needs a role that may read and write all below etcd_prefix".into(),
+                "the user may not do this: etcd_user needs a role that may read and write all below \
+                etcd_prefix"
+                    .into(),
             ),
             INVALID_ARGUMENT => Trouble::Refused(text),
             RESOURCE_EXHAUSTED => Trouble::NotTaken(text),

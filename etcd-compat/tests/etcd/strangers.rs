@@ -97,7 +97,8 @@ async fn only_those_who_are_known_are_let_in(api: Api) {
         ("nobody", secure.clone(), good(), None, "user"),
     ];
     for (id, endpoint, tls, user, expected) in cases {
-        // An etcd 3.4 that takes a certificate for a user's falls over one without a name, on its v2 interface.
+        // An etcd 3.4 that takes a certificate for a user's falls over one without a name, on its v2
+        // interface.
         if (api, id) == (Api::V2, "nobody") {
             continue;
         }
@@ -142,7 +143,8 @@ async fn only_those_who_are_known_are_let_in_on_v2() {
     only_those_who_are_known_are_let_in(Api::V2).await;
 }
 
-/// A daemon whose user may only read knows all, changes nothing and says so; once the user may write, it does.
+/// A daemon whose user may only read knows all, changes nothing and says so; once the user may write, it
+/// does.
 async fn a_user_who_may_only_read_is_told(api: Api) {
     let mut etcd = Etcd::start(1, &[]).await;
     users(&mut etcd, api).await;

@@ -1,7 +1,9 @@
 //! The same daemons on an etcd of three members, one on each host: the rack's main scenarios once more, and
-//! what happens to etcd alone. Whatever it is, no unit ends, and when etcd is back everything goes on by itself.
+//! what happens to etcd alone. Whatever it is, no unit ends, and when etcd is back everything goes on by
+//! itself.
 //!
-//! One scenario of many steps, since moving the cluster there and back is dear. Each step begins with a formed
+//! One scenario of many steps, since moving the cluster there and back is dear. Each step begins with a
+//! formed
 //! and empty cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,7 +63,8 @@ pub fn the_state_may_be_kept_in_etcd(cluster: &Cluster) {
     running.untouched(cluster);
 }
 
-/// Stops the daemons, gives each host a member of a new etcd, moves the state there, and starts the daemons on
+/// Stops the daemons, gives each host a member of a new etcd, moves the state there, and starts the
+/// daemons on
 /// it.
 fn move_to_etcd(cluster: &Cluster) {
     let rack = &cluster.rack;
