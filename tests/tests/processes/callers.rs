@@ -99,8 +99,8 @@ impl History {
             let is_of = |call: &Call<Heard>| matches!(call.operation, Heard::Seen(Wish(Some((seen, _)))) if seen == file);
             calls.values().any(is_of)
         };
-        let writes = calls.values().filter_map(|call| match (call.operation, call.returned) {
-            (Heard::Changed(Asked::Set { file: Some(file), .. }, _), Some(_)) => Some((call.called, file)),
+        let writes = calls.values().filter_map(|call| match (&call.operation, call.returned) {
+            (Heard::Changed(Asked::Set { file: Some(file), .. }, _), Some(_)) => Some((call.called, *file)),
             _ => None,
         });
         let called = writes.rev().find(|(_, file)| was_read(*file)).expect("one of them was read").0;

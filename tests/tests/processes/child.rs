@@ -67,6 +67,7 @@ async fn live(name: &str, folder: &Path, address: &str, join: &[&str]) {
         advertise: None,
         bootstrap_expect: 0,
         join: join.iter().map(|address| address.to_string()).collect(),
+        lookup: Arc::new(raft::AsWritten),
         cluster_name: "processes".into(),
         timing: TIMING,
         seed: None,
@@ -104,7 +105,7 @@ async fn live(name: &str, folder: &Path, address: &str, join: &[&str]) {
         machine,
         version: "test".into(),
         signs: Arc::default(),
-        init: Arc::new(|_: Option<String>| async { Ok(()) }.boxed()),
+        init: Arc::new(|_: api::v1::ClusterInit| async { Ok(()) }.boxed()),
         ask: Arc::new(|_: MachineId, _: http::Question| {
             async { Err("no machine answers here".to_string()) }.boxed()
         }),

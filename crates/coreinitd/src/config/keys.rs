@@ -87,6 +87,13 @@ pub const KEYS: &[Key] = &[
          named, the same on all machines",
     ),
     key(
+        "etcd_listen",
+        "`[]`",
+        "etcd's v2 key API out of the cluster's own state, such as `\"127.0.0.1:4001\"`, or a list: for \
+         units that announce themselves with `etcdctl` or `curl`. Plain HTTP, for whoever reaches it; beyond \
+         loopback only with `insecure_transport = true`. See [etcd.md](etcd.md)",
+    ),
+    key(
         "socket_role",
         "`\"admin\"`",
         "what those may do who can open `socket` or `fleet_socket` and are not root",

@@ -5,17 +5,19 @@ use std::collections::BTreeMap;
 
 use api::fleet;
 use api::membership::{
-    ClusterJoin, MemberView, Members, NewToken, Part, Removal, TokenView, TokenWish, Tokens,
+    ClusterJoin, MemberView, Members, NewToken, Part, Removal, Rotate, RotationView, TokenView, TokenWish,
+    Tokens,
 };
+use api::reboot_lock::{HolderView, LockGroup, LockRelease, LockSlots, RebootLock};
 use api::v1::{
     Batch, BatchDone, ClusterInit, Event, EventFilter, ExplainedMachine, Explanation, Failure, Invite,
     Machine, MachineState, Machines, Member, Move, Moving, Operation, OperationDone, OperationOutcome,
     People, Person, PlannedMove, Rebalance, Role, State, Status, SystemdStatus, Told, Uninvite, Unit,
     UnitState, Units,
 };
-use cluster::{Generation, MachineId, PersonName, PersonRole, Revision, UnitName};
+use cluster::{Generation, MachineId, PersonName, PersonRole, Revision, RotationPhase, UnitName};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const AT: Revision = Revision(42);
 
@@ -226,13 +228,48 @@ fn units(all: &mut Samples) {
     all.add("BatchDone", BatchDone { revision: AT, results: vec![refused] });
 }
 
+fn rotation(all: &mut Samples) {
+    all.add("Rotate", Rotate { secret: None });
+    all.add("Rotate", Rotate { secret: Some("5ec7".into()) });
+    let none = RotationView { number: None, phase: None, awaited: Vec::new(), authority: None, ended: 0 };
+    all.add("Rotation", &none);
+    for phase in [RotationPhase::Trust, RotationPhase::Issue] {
+        let (number, awaited) = (Some(2), vec!["h1".into()]);
+        let authority = Some("d1".into());
+        all.add("Rotation", RotationView { number, phase: Some(phase), awaited, authority, ended: 1 });
+    }
+}
+
+fn reboots(all: &mut Samples) {
+    let (name, since) = ("h1".to_string(), 1);
+    let holder =
+        HolderView { machine: machine(), name, since, drained: false, waits_for: Some("a.service".into()) };
+    let empty = HolderView { drained: true, waits_for: None, ..holder.clone() };
+    all.add("LockHolder", &holder);
+    all.add("LockHolder", &empty);
+    let group = LockGroup { group: "default".into(), slots: 1, holders: vec![holder, empty] };
+    all.add("LockGroup", &group);
+    all.add("RebootLock", RebootLock { groups: vec![group] });
+    all.add("LockRelease", LockRelease { machine: "h1".into(), group: None });
+    all.add("LockRelease", LockRelease { machine: "h1".into(), group: Some("default".into()) });
+    all.add("LockSlots", LockSlots { group: "default".into(), slots: 2 });
+    // Of a protocol that is not ours.
+    all.add("FleetLock", json!({ "client_params": { "id": "1", "group": "default" } }));
+    all.add("FleetLockError", json!({ "kind": "draining", "value": "words" }));
+}
+
 fn members(all: &mut Samples) {
     all.add("Machine", a_machine());
     all.add("Machine", Machine { schedulable: true, state: MachineState::Ready, ..a_machine() });
     all.add("Machines", Machines { revision: AT, machines: vec![a_machine()] });
-    all.add("ClusterInit", ClusterInit { name: Some("demo".into()) });
-    all.add("ClusterInit", ClusterInit { name: None });
-    all.add("ClusterJoin", ClusterJoin { token: "t".into(), addresses: vec!["h1".into()] });
+    let advertise = || Some("10.0.0.1".to_string());
+    all.add("ClusterInit", ClusterInit { name: Some("demo".into()), advertise: advertise() });
+    all.add("ClusterInit", ClusterInit::default());
+    let join = ClusterJoin { token: "t".into(), addresses: vec!["h1".into()], advertise: None };
+    all.add("ClusterJoin", &join);
+    all.add("ClusterJoin", ClusterJoin { advertise: advertise(), ..join });
+    rotation(all);
+    reboots(all);
     all.add("TokenWish", TokenWish { ttl: Some(1), uses: Some(1) });
     all.add("TokenWish", TokenWish { ttl: None, uses: None });
     let (expires_at, uses) = (Some(2), Some(1));
