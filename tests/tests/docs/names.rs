@@ -10,9 +10,10 @@ use tests::sources::{files_below, root};
 use crate::none;
 
 /// Files that a cluster makes, or that belong to its user.
-const ELSEWHERE: [&str; 3] = ["trust.json", "compose.json", "alice.context"];
+const ELSEWHERE: [&str; 5] =
+    ["trust.json", "rotation.json", "compose.json", "alice.context", "schema-cloud-config-v1.json"];
 /// What other people call theirs.
-const OTHERS: [&str; 1] = ["sch_netem"];
+const OTHERS: [&str; 2] = ["sch_netem", "ssh_authorized_keys"];
 /// Ends of names by which a word is a file's.
 const ENDS: [&str; 6] = [".rs", ".md", ".sh", ".toml", ".txt", ".json"];
 
