@@ -267,7 +267,7 @@ mod tests {
             }
             assert_eq!(copy, state, "seed {seed}");
         }
-        assert_eq!(seen.len(), 8, "all kinds of records were there: {seen:?}");
+        assert_eq!(seen.len(), 9, "all kinds of records were there: {seen:?}");
     }
 
     #[test]

@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn every_flag_that_can_be_a_variable_is_a_key() {
         let keys: Vec<String> = KEYS.iter().map(|key| key.name.replace('_', "-")).collect();
-        let files = ["config", "fleet-config"];
+        let files = ["config", "fleet-config", "cloud-config"];
         let strange: Vec<String> =
             flags().into_iter().filter(|flag| !keys.contains(flag) && !files.contains(&&**flag)).collect();
         assert!(strange.is_empty(), "{strange:?}");
