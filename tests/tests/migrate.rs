@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use cluster::{
     Assignment, Change, Cluster, ClusterState, Command, DesiredState, Expelled, FEATURE_LEVEL, Failure,
-    Generation, Leaving, MachineId, MachineInfo, Observed, Person, PersonName, PersonRole, Revision, Token,
-    UnitFile, UnitHash, UnitName,
+    Generation, Leaving, MachineId, MachineInfo, Observed, Person, PersonName, PersonRole, RebootChange,
+    RebootGroupName, Revision, Token, UnitFile, UnitHash, UnitName,
 };
 use coreinitd::config::{Backend, Config, Flags};
 use coreinitd::migrate::migrate;
@@ -84,6 +84,8 @@ fn state() -> ClusterState {
     };
     let name = PersonName::new("ann").unwrap();
     make(at + 9, Command::InvitePerson { name, person, replace: false });
+    let (group, change) = (RebootGroupName::default(), RebootChange::SetSlots(2));
+    make(at + 10, Command::RebootLock { group, change });
     // What no command makes by itself: a cluster that goes on from others, a unit with a named way, words.
     let cluster = state.cluster.as_deref().unwrap().renewed("c2".into());
     state.put(Change::Cluster(Cluster { name: "\"moved\"".into(), ..cluster }));

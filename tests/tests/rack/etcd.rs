@@ -186,7 +186,15 @@ fn journals_come_from_other_machines(cluster: &Cluster) {
                 let said = cluster.types(host, &format!("journal {name}"));
                 if said.code == 0 && said.out.contains(&words) { Ok(()) } else { Err(said.to_string()) }
             });
-            cluster.types(host, &format!("status {name}")).is(0, &["active (running)", name]);
+            // What systemd shows, the cluster knows a moment later.
+            eventually(Duration::from_secs(10), "the status", || {
+                let said = cluster.types(host, &format!("status {name}"));
+                if said.code == 0 && said.out.contains("active (running)") {
+                    Ok(())
+                } else {
+                    Err(said.to_string())
+                }
+            });
         }
     }
     let used: BTreeSet<&String> = homes.values().collect();
