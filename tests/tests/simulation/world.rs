@@ -282,8 +282,19 @@ fn settled_units(state: &ClusterState, machines: &[&Machine]) -> Result<(), Stri
         let wanted: BTreeMap<_, _> = wanted.map(|(unit, desired)| (unit, desired.file)).collect();
         let runs = machine.systemd.up();
         if wanted != runs {
+            let known = wanted.keys().map(|unit| {
+                let record = state.units.get(unit);
+                (
+                    unit.to_string(),
+                    record.map(|r| (r.generation, r.desired)),
+                    state.observed.get(&(unit.clone(), id(m))),
+                )
+            });
+            let known: Vec<_> = known.collect();
             let (wanted, runs): (Vec<_>, Vec<_>) = (wanted.keys().collect(), runs.keys().collect());
-            return Err(format!("m{m} runs {runs:?}, and wanted are {wanted:?}, or other texts of them"));
+            return Err(format!(
+                "m{m} runs {runs:?}, and wanted are {wanted:?}, or other texts of them; known: {known:?}"
+            ));
         }
         for (unit, by) in state.observed.keys().filter(|(_, by)| *by == id(m)) {
             if state.assignments.get(unit).is_none_or(|home| home.machine != *by) {

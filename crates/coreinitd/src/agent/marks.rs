@@ -41,6 +41,11 @@ impl Marks {
         }
     }
 
+    /// Forgets what was done with that unit.
+    pub fn forget(&mut self, unit: &UnitName) {
+        self.retain(|other| other != unit);
+    }
+
     /// Forgets the units that are not kept.
     pub fn retain(&mut self, keep: impl Fn(&UnitName) -> bool) {
         let dir = &self.dir;

@@ -176,6 +176,10 @@ impl Agent {
                     self.begin(unit, job, &mut touched);
                 }
                 Action::Stop { unit, generation } => {
+                    // It may be back, in the same generation, before it is gone.
+                    if generation.is_none() {
+                        self.marks.forget(&unit);
+                    }
                     self.begin(unit, Job { kind: JobKind::Stop, generation }, &mut touched);
                 }
                 Action::Settle { unit, generation } => {
