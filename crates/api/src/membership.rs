@@ -98,8 +98,8 @@ pub enum Part {
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rotate {
-    /// The secret that the new authority follows from, each byte as two hexadecimal digits; without it, one is
-    /// made where machines do not have theirs from a file.
+    /// The secret that the new authority follows from, each byte as two hexadecimal digits; without it, one
+    /// is made where machines do not have theirs from a file.
     pub secret: Option<String>,
 }
 

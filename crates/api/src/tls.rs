@@ -144,7 +144,9 @@ fn distrust(error: &io::Error) -> Option<String> {
             Some(why.into())
         }
         TlsError::InvalidMessage(_) => {
-            Some("what answers there does not speak TLS; the address has to be the one of `listen` or api_tls_listen".into())
+            let why = "what answers there does not speak TLS; the address has to be the one of `listen` or of \
+                       api_tls_listen";
+            Some(why.into())
         }
         TlsError::AlertReceived(alert) => Some(said(*alert).into()),
         _ => None,

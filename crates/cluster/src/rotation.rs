@@ -1,8 +1,9 @@
 //! The change of what machines know each other by, with no moment in which two of them do not: first all take
 //! the new authority beside the old one, then all show certificates of the new one, then the old one is gone.
 //!
-//! A step is taken when every registered machine has confirmed the one before, so a machine that is away holds
-//! the change up, and finds its way when it comes back. The state holds the new secret only sealed with the old.
+//! A step is taken when every registered machine has confirmed the one before, so a machine that is away
+//! holds the change up, and finds its way when it comes back. The state holds the new secret only sealed with
+//! the old.
 
 use std::collections::BTreeSet;
 

@@ -74,8 +74,8 @@ async fn follow(client: &Client, mut now: RotationView, number: u64) -> anyhow::
             };
             let names = now.awaited.join(", ");
             output::note(&format!(
-                "Waiting for {names} to {step}; this goes on by itself when they are there (or `corectl cluster \
-                 remove` those that are gone for good)"
+                "Waiting for {names} to {step}; this goes on by itself when they are there (or `corectl \
+                 cluster remove` those that are gone for good)"
             ));
             told = Instant::now();
         }

@@ -1,5 +1,5 @@
-//! The rooms behind etcd's key API: what ends keys whose time is over, on every machine that may lead, and what
-//! serves them, where that was asked for.
+//! The rooms behind etcd's key API: what ends keys whose time is over, on every machine that may lead, and
+//! what serves them, where that was asked for.
 
 use std::sync::Arc;
 

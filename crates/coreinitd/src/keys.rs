@@ -18,8 +18,8 @@ use crate::{http, private_file};
 /// In the data folder: how far this machine is with a change of the secret.
 pub const KEPT_FILE: &str = "rotation.json";
 
-const OUTDATED: &str = "cluster_secret_file has a secret that the cluster has replaced; put the new one there, \
-                        on every machine: a machine without it in its file cannot join";
+const OUTDATED: &str = "cluster_secret_file has a secret that the cluster has replaced; put the new one \
+                        there, on every machine: a machine without it in its file cannot join";
 
 /// This machine's share of the cluster's trust.
 pub struct Keys {
@@ -110,8 +110,8 @@ impl Keys {
             Some(bytes) => Secret::new(bytes)?,
             None if self.by_hand => Secret::random()?,
             None => anyhow::bail!(
-                "the machines of this cluster have their secret from cluster_secret_file: make a new one, such \
-                 as by `head -c 32 /dev/urandom | base64 >FILE`, give it with --secret-file FILE, and put it \
+                "the machines of this cluster have their secret from cluster_secret_file: make a new one, \
+                 such as by `head -c 32 /dev/urandom | base64 >FILE`, give it with --secret-file FILE, and put it \
                  into cluster_secret_file on every machine afterwards"
             ),
         };
@@ -138,7 +138,8 @@ impl Keys {
                 Move::Confirm { number, phase } => return Ok(Some((number, phase))),
                 Move::Take(next) => {
                     private_file::write(&self.dir, KEPT_FILE, &next)?;
-                    tracing::info!(number = next.number, phase = ?next.phase, "the cluster's authority changes");
+                    let (number, phase) = (next.number, next.phase);
+                    tracing::info!(number, ?phase, "the cluster's authority changes");
                     *kept = Some(next);
                 }
                 Move::End => {

@@ -63,8 +63,8 @@ impl Lookup for Names {
     }
 }
 
-/// Everything that `places` stand for, for a question while no daemon runs here. What is not known now is left
-/// out.
+/// Everything that `places` stand for, for a question while no daemon runs here. What is not known now is
+/// left out.
 pub async fn known(places: &[String]) -> Vec<String> {
     let names = Names::default();
     let mut all = Vec::new();

@@ -197,8 +197,8 @@ async fn serve(
     (stop, stop_store): (watch::Sender<bool>, watch::Sender<bool>),
 ) -> anyhow::Result<Ended> {
     let stopping = stop.subscribe();
-    let Backend { store: dynamic, init, ask, membership, mut expelled, mut anew, people, driver, mut failed } =
-        backend;
+    let Backend { store: dynamic, init, ask, membership, people, driver, .. } = backend;
+    let Backend { mut expelled, mut anew, mut failed, .. } = backend;
     let keyring = keys.as_ref().map(|keys| keys.keyring.clone());
     let mut rooms = JoinSet::new();
     let driver = tokio::spawn(driver);

@@ -36,8 +36,8 @@ pub struct Batches {
 pub type First = Box<dyn Fn() -> Option<Command> + Send + Sync>;
 
 impl Batches {
-    /// Hands out the door, and the task that serves it until every door is dropped. Nothing is proposed before
-    /// `first`, which goes with whatever comes first.
+    /// Hands out the door, and the task that serves it until every door is dropped. Nothing is proposed
+    /// before `first`, which goes with whatever comes first.
     pub fn new(raft: Raft, first: First) -> (Batches, impl Future<Output = ()> + Send) {
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
         (Batches { queue }, run(Arc::new(Log { raft, first }), waiting))

@@ -4,8 +4,8 @@
 //!
 //! On a rack of three real hosts, each with a member of an etcd (3.4, `--enable-v2`) and our daemon, both
 //! with their data on the disk that honours `fsync`. Clients run on one of the hosts, beside the leader or
-//! beside a follower, each with a connection of its own; each sets a key of 64 bytes and waits for the answer.
-//! The two are measured in turns, three rounds; ratios are of one run. It needs root, and what
+//! beside a follower, each with a connection of its own; each sets a key of 64 bytes and waits for the
+//! answer. The two are measured in turns, three rounds; ratios are of one run. It needs root, and what
 //! `tests/rack/README.md` lists.
 
 use std::time::{Duration, Instant};

@@ -96,7 +96,10 @@ impl History {
         let mut calls = self.calls.lock().expect("no holder of this lock panics");
         let calls = calls.get_mut(&number).expect("it was asked for");
         let was_read = |file: u32| {
-            let is_of = |call: &Call<Heard>| matches!(call.operation, Heard::Seen(Wish(Some((seen, _)))) if seen == file);
+            let is_of = |call: &Call<Heard>| match call.operation {
+                Heard::Seen(Wish(Some((seen, _)))) => seen == file,
+                _ => false,
+            };
             calls.values().any(is_of)
         };
         let writes = calls.values().filter_map(|call| match (&call.operation, call.returned) {

@@ -123,8 +123,8 @@ pub fn configured(cluster: &Cluster) {
     cluster.formed();
 }
 
-/// A token for one machine is worth nothing to a second one, nor to the first once that was removed. Gives its
-/// secret part; h3 is a member before and after.
+/// A token for one machine is worth nothing to a second one, nor to the first once that was removed. Gives
+/// its secret part; h3 is a member before and after.
 fn used_up(cluster: &Cluster) -> String {
     voters(cluster, 3, LIMIT);
     for host in ["h2", "h3"] {
@@ -165,8 +165,8 @@ fn joined_unseen(cluster: &Cluster, host: &str, line: &str) {
     assert!(looks > 3, "it was looked at {looks} times");
 }
 
-/// Neither the tokens' secret parts nor the cluster's secret are in a journal, in what a process of a host was
-/// started with, or in an answer of the API.
+/// Neither the tokens' secret parts nor the cluster's secret are in a journal, in what a process of a host
+/// was started with, or in an answer of the API.
 fn nothing_is_told(cluster: &Cluster, tokens: &[String]) {
     let trust: serde_json::Value =
         serde_json::from_str(&cluster.read("h1", &format!("{USUAL_DIR}/trust.json")))

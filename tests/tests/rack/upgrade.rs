@@ -21,8 +21,8 @@ pub fn a_rolling_restart_loses_no_write_and_stops_no_unit(cluster: &Cluster) {
     rolled(cluster, "restarted", |host| drop(cluster.rack.exec(host, &["systemctl", "restart", DAEMON])));
 }
 
-/// From one version to the next, which knows one command more. While a machine is left that could not read it,
-/// it is refused with that machine's name; then it works, and the version before is kept out.
+/// From one version to the next, which knows one command more. While a machine is left that could not read
+/// it, it is refused with that machine's name; then it works, and the version before is kept out.
 ///
 /// The older version is today's build and the newer one has the feature `next`. `COREINIT_PREVIOUS` names a
 /// folder with an older `coreinitd`, such as the last release's: then that is the older one, today's the

@@ -65,8 +65,8 @@ fn kept_who_leads_while_it_takes_its_former_place() {
     kept("working", &[537, 768], run);
 }
 
-/// A unit left its machine and was back, in the same generation, while it was being stopped there: the machine held
-/// that it had started it already.
+/// A unit left its machine and was back, in the same generation, while it was being stopped there: the
+/// machine held that it had started it already.
 #[test]
 fn kept_back_before_it_was_gone() {
     kept("working", &[3598], run);

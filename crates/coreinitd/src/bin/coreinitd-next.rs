@@ -1,5 +1,5 @@
-//! The daemon as the next version might have it: one command more. For tests of machines that are upgraded one
-//! by one.
+//! The daemon as the next version might have it: one command more. For tests of machines that are upgraded
+//! one by one.
 
 #[path = "../main.rs"]
 mod daemon;

@@ -27,8 +27,8 @@ pub(super) fn routes() -> Router<Arc<Room>> {
 pub(super) fn unrotating(state: &ClusterState) -> Result<(), Refusal> {
     match state.cluster.as_ref().is_some_and(|cluster| cluster.rotation.is_some()) {
         true => Err(Refusal::Nowhere(
-            "the cluster's authority is being replaced; `corectl cluster rotate-ca --watch` tells how far that \
-             is, and what is made of the old one now would soon be worth nothing"
+            "the cluster's authority is being replaced; `corectl cluster rotate-ca --watch` tells how far \
+             that is, and what is made of the old one now would soon be worth nothing"
                 .into(),
         )),
         false => Ok(()),

@@ -1,3 +1,5 @@
+//! A change of the secret, with a new start of the daemon after each step.
+
 use std::collections::BTreeSet;
 
 use cluster::Rotation;
