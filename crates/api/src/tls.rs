@@ -144,8 +144,8 @@ fn distrust(error: &io::Error) -> Option<String> {
             Some(why.into())
         }
         TlsError::InvalidMessage(_) => {
-            let why = "what answers there does not speak TLS; the address has to be the one of `listen` or of \
-                       api_tls_listen";
+            let why = "what answers there does not speak TLS; the address has to be the one of `listen` or \
+                       of api_tls_listen";
             Some(why.into())
         }
         TlsError::AlertReceived(alert) => Some(said(*alert).into()),

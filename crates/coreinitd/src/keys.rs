@@ -111,8 +111,8 @@ impl Keys {
             None if self.by_hand => Secret::random()?,
             None => anyhow::bail!(
                 "the machines of this cluster have their secret from cluster_secret_file: make a new one, \
-                 such as by `head -c 32 /dev/urandom | base64 >FILE`, give it with --secret-file FILE, and put it \
-                 into cluster_secret_file on every machine afterwards"
+                 such as by `head -c 32 /dev/urandom | base64 >FILE`, give it with --secret-file FILE, and \
+                 put it into cluster_secret_file on every machine afterwards"
             ),
         };
         let held = self.held();
