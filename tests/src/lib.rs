@@ -4,7 +4,6 @@
 
 pub mod deploy;
 pub mod document;
-pub mod etcd;
 pub mod fuzz;
 pub mod hands;
 pub mod http;

@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use cluster::{
     Assignment, Change, Cluster, ClusterState, Command, DesiredState, Expelled, FEATURE_LEVEL, Failure,
-    Generation, Leaving, MachineId, MachineInfo, Observed, Person, PersonName, PersonRole, RebootChange,
+    Generation, KeyChange, KeyPath, KeySpace, Leaving, MachineId, MachineInfo, Observed, Person, PersonName, PersonRole, RebootChange,
     RebootGroupName, Revision, Token, UnitFile, UnitHash, UnitName,
 };
 use coreinitd::config::{Backend, Config, Flags};
 use coreinitd::migrate::migrate;
 use etcd_compat::EtcdStore;
+use etcd_process::Etcd;
 use raft::{Disk, EngineKind, FlushMode, Options, RaftStore, Tcp, Timing};
 use store::conformance::chance::{Dice, Plan};
 use store::{Role, Store};
-use tests::etcd::Etcd;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -86,6 +86,10 @@ fn state() -> ClusterState {
     make(at + 9, Command::InvitePerson { name, person, replace: false });
     let (group, change) = (RebootGroupName::default(), RebootChange::SetSlots(2));
     make(at + 10, Command::RebootLock { group, change });
+    for name in ["services/web", "message"] {
+        let (path, value) = (KeyPath::new(name).unwrap(), Some("Hello world".into()));
+        make(at + 11, Command::Keys { at: 1, change: KeyChange::Create { path, value, expires: None } });
+    }
     // What no command makes by itself: a cluster that goes on from others, a unit with a named way, words.
     let cluster = state.cluster.as_deref().unwrap().renewed("c2".into());
     state.put(Change::Cluster(Cluster { name: "\"moved\"".into(), ..cluster }));
@@ -161,6 +165,8 @@ async fn moved(dir: &Path, name: &str, etcd: &Etcd, api: &str, state: &ClusterSt
     let (units, machines) = (state.units.len(), state.machines.len());
     let others = all - units - machines;
     let said = go(&first, Backend::Etcd).await.unwrap();
+    let keys = state.keys.count();
+    assert_eq!(said.contains(&format!("the {keys} keys of etcd_listen stay in")), keys > 0, "{said}");
     assert!(
         said.contains(&format!("{units} units, {machines} machines and {others} other records")),
         "{said}"
@@ -170,13 +176,15 @@ async fn moved(dir: &Path, name: &str, etcd: &Etcd, api: &str, state: &ClusterSt
     let copy = raft::offline::read(&second.data_dir, EngineKind::Redb).await.unwrap();
     assert_eq!(source, *state, "the source is untouched");
     assert!(state.revision <= copy.revision);
-    assert_eq!(ClusterState { revision: state.revision, ..copy }, *state, "there and back is the same");
+    let (revision, keys) = (state.revision, KeySpace::default());
+    let expected = ClusterState { keys, ..state.clone() };
+    assert_eq!(ClusterState { revision, ..copy }, expected, "there and back is the same, but for keys");
     (first, second)
 }
 
 async fn there_and_back(api: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let etcd = Etcd::start(&dir.path().join("etcd"), 1);
+    let etcd = Etcd::start(1, &[]).await;
     for seed in 0..6 {
         moved(dir.path(), &format!("chance-{seed}"), &etcd, api, &by_chance(seed)).await;
     }

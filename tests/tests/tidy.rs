@@ -46,6 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cluster", &[]),
     ("store", &["cluster"]),
     ("guests", &[]),
+    ("etcd-process", &[]),
     ("raft", &["store", "guests", "cluster"]),
     ("identity", &["raft", "guests", "cluster"]),
     ("etcd-compat", &["store", "cluster"]),

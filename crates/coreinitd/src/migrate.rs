@@ -56,12 +56,14 @@ async fn moved(config: &Config, options: &etcd_compat::Options, to: Backend) -> 
         }
         Backend::Etcd => {
             ensure!(in_etcd.state.cluster.is_none(), "there is a cluster under {place} already");
-            let state = raft::offline::read(dir, kind(config.engine)).await?;
+            let mut state = raft::offline::read(dir, kind(config.engine)).await?;
+            // They are the cluster's only where it keeps its state itself, and stay where they are.
+            let keys = std::mem::take(&mut state.keys);
             ensure!(state.cluster.is_some(), "the store in {} is of no cluster", dir.display());
             etcd_compat::offline::write(options, &state).await.map_err(anyhow::Error::msg)?;
             let written = etcd_compat::offline::read(options).await.map_err(anyhow::Error::msg)?.state;
             same(&state, &written)?;
-            let left = match state.keys.count() {
+            let left = match keys.count() {
                 0 => String::new(),
                 count => format!(
                     "; the {count} keys of etcd_listen stay in {}: from now on that etcd serves keys itself, \

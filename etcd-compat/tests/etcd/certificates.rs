@@ -10,7 +10,7 @@ use rcgen::{
 };
 use time::{Duration, OffsetDateTime};
 
-use crate::process::Files;
+use etcd_process::Files;
 
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use cluster::DesiredState;
 
-use crate::process::Etcd;
+use etcd_process::Etcd;
 use crate::wire::Wire;
 use crate::{Machines, calm, leads, options, troubled, write, written};
 

@@ -3,7 +3,7 @@
 use cluster::{DesiredState, UnitFile};
 use etcd_compat::{FLEET_PREFIX, read_fleet};
 
-use crate::process::Etcd;
+use etcd_process::Etcd;
 
 /// As fleet stores a unit.
 async fn submit(etcd: &Etcd, name: &str, text: &str, state: Option<&str>) {

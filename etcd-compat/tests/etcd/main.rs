@@ -3,7 +3,6 @@
 mod certificates;
 mod denied;
 mod fleet;
-mod process;
 mod strangers;
 mod v2;
 mod v3;
@@ -21,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use process::Etcd;
+use etcd_process::Etcd;
 
 /// For whoever asks again and again.
 pub const MOMENT: Duration = Duration::from_millis(100);

@@ -7,7 +7,7 @@ use store::conformance::{Member, PATIENCE};
 use tokio::time::timeout;
 
 use crate::certificates::{Authority, Identity, show};
-use crate::process::Etcd;
+use etcd_process::Etcd;
 use crate::{Machines, calm, leads, options, troubled, written};
 
 /// Root, a user who may do what a daemon has to, and one who may only read, on that interface.

@@ -6,7 +6,7 @@ use store::conformance::{PATIENCE, found, leave, machine, run, unit};
 use store::{ProposeError, Role, Store};
 use tokio::time::{Instant, timeout};
 
-use crate::process::Etcd;
+use etcd_process::Etcd;
 use crate::wire::Wire;
 use crate::{MOMENT, Machines, leads, options, write, written};
 

@@ -6,7 +6,7 @@ use store::conformance::{PATIENCE, file, found, leave, machine, register, run, u
 use store::{ProposeError, ReadError, Role, Store};
 use tokio::time::{Instant, timeout};
 
-use crate::process::Etcd;
+use etcd_process::Etcd;
 use crate::wire::Wire;
 use crate::{MOMENT, Machines, leads, options, write, written};
 

@@ -19,7 +19,7 @@ use cluster::{Command, DesiredState, MachineId, UnitFile, UnitName};
 use etcd_compat::{Api, EtcdStore};
 use raft::{Disk, EngineKind, FlushMode, Options, RaftStore, Tcp, Timing};
 use store::{Role, Store};
-use tests::etcd::Etcd;
+use etcd_process::{Etcd, free_port};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -46,7 +46,7 @@ async fn bench(dir: &Path, span: Duration) {
     }
     for (name, api) in [("etcd v3", Api::V3), ("etcd v2", Api::V2)] {
         let home = dir.join(name.replace(' ', "-"));
-        let etcd = tokio::task::block_in_place(|| Etcd::start(&home, 3));
+        let etcd = Etcd::start_in(&home, 3).await;
         let (stop, stopping) = watch::channel(false);
         let three = three_on_etcd(&home, &etcd, api, stopping);
         measure(name, &dir.join("plain"), span, three, stop).await;
@@ -124,11 +124,6 @@ async fn three(dir: &Path, engine: EngineKind, stop: watch::Receiver<bool>) -> T
         drivers.push(tokio::spawn(driver));
     }
     (stores, drivers)
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
-    listener.local_addr().expect("a bound socket has an address").port()
 }
 
 async fn leader(stores: &[Arc<dyn Store>]) -> Arc<dyn Store> {

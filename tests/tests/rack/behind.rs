@@ -87,7 +87,7 @@ pub fn what_is_done_by_hand_is_respected(cluster: &Cluster) {
 /// Files and links that are deleted or edited are put right, and what runs runs on.
 pub fn lost_files_are_put_back(cluster: &Cluster) {
     let rack = &cluster.rack;
-    let kinds = ["file", "link", "both", "edited", "stopped", "destroyed"];
+    let kinds = ["file", "link", "both", "edited", "blinked", "stopped", "destroyed"];
     let units: Vec<String> = kinds.iter().map(|kind| unit(kind)).collect();
     cluster.launch("h1", &units);
     let (homes, _) = cluster.at_home(LIMIT, "h1", &units);
@@ -100,12 +100,22 @@ pub fn lost_files_are_put_back(cluster: &Cluster) {
         let deed = match *kind {
             "file" => format!("rm {file}"),
             "link" => format!("rm {link}"),
+            "blinked" => continue,
             "edited" => format!("echo Restart=always >>{file}"),
             _ => format!("rm {file} {link}"),
         };
         rack.shell(&homes[unit], &deed);
     }
     rack.hosts().iter().for_each(|host| drop(rack.exec(host, &["systemctl", "daemon-reload"])));
+    // Gone and back while nobody but systemd looks, which says no word of it when asked later.
+    let blinked = unit("blinked");
+    let deed = format!(
+        "systemctl kill -s STOP coreinitd; mv {0} {0}.away; systemctl daemon-reload
+         systemctl show -P LoadState {blinked}; mv {0}.away {0}; systemctl kill -s CONT coreinitd",
+        file(&blinked)
+    );
+    let load = rack.shell(&homes[&blinked], &deed);
+    assert!(!load.contains("loaded"), "{load}");
     cluster.types("h1", &format!("destroy {}", unit("destroyed"))).is(0, &["gone"]);
     let lost = unit("stopped");
     rack.exec(&homes[&lost], &["systemctl", "stop", &lost]);

@@ -179,6 +179,14 @@ fn what_is_installed(cluster: &Cluster) {
         "exec 2>&1; set -x
          test $(systemctl is-enabled coreinitd) = enabled
          test \"$(systemctl is-enabled coreinit.socket || true)\" = disabled
+         for unit in coreinit-cloud-config.service coreinit-reboot.path coreinit-reboot-done.service; do
+           test \"$(systemctl is-enabled $unit || true)\" = disabled
+         done
+         test $(systemctl is-enabled coreinit-reboot.service) = static
+         systemd-analyze verify /usr/lib/systemd/system/coreinit*
+         systemctl enable --now coreinit-reboot.path
+         systemctl is-active --quiet coreinit-reboot.path
+         systemctl disable --now coreinit-reboot.path
          systemctl is-active --quiet coreinit.service
          test \"$(stat -c '%U %G %a' /run/coreinit.sock)\" = 'root coreinit 660'
          test \"$(stat -c '%U %G %a' /var/lib/coreinit)\" = 'root root 700'

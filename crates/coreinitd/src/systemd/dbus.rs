@@ -55,6 +55,9 @@ struct Shared {
     calls: Semaphore,
     /// Units of which systemd may hold an older text than the disk does.
     suspects: Mutex<BTreeSet<UnitName>>,
+    /// Units that systemd could not read although their file and link are there, as when it looked while
+    /// one of them was gone. True once it has been told to look again.
+    unread: Mutex<BTreeMap<UnitName, bool>>,
     /// Units that we have started, or an earlier daemon may have: they are ours without their files too.
     ours: Mutex<BTreeSet<UnitName>>,
 }
@@ -84,6 +87,7 @@ impl DBus {
             jobs: Jobs::default(),
             calls: Semaphore::new(CALLS_MAX),
             suspects: Mutex::new(held.clone()),
+            unread: Mutex::default(),
             ours: Mutex::new(held),
         });
         let first = session::open(&shared).await.map_err(|error| unreachable(&error))?;
@@ -130,8 +134,24 @@ impl Shared {
         self.suspects.lock().expect("nothing panics while it holds the lock")
     }
 
+    fn unread(&self) -> MutexGuard<'_, BTreeMap<UnitName, bool>> {
+        self.unread.lock().expect("nothing panics while it holds the lock")
+    }
+
     fn ours(&self) -> MutexGuard<'_, BTreeSet<UnitName>> {
         self.ours.lock().expect("nothing panics while it holds the lock")
+    }
+
+    /// Whether a reload may help systemd to read this unit. Once it did not, it is not asked for again.
+    fn should_be_reread(&self, unit: &UnitName, seen: &Seen) -> bool {
+        let is_unread = matches!(&*seen.load, "error" | "not-found");
+        match is_unread && seen.linked && self.files.holds(unit) {
+            true => !*self.unread().entry(unit.clone()).or_insert(false),
+            false => {
+                self.unread().remove(unit);
+                false
+            }
+        }
     }
 
     /// Whether systemd would do with this unit something else than its file says; clears the suspicion if
@@ -168,6 +188,9 @@ impl UnitManager for DBus {
                 in_question.push(name.clone());
             }
         }
+        for (name, unit) in &mut seen {
+            unit.needs_reload = shared.should_be_reread(name, unit);
+        }
         let foreign = calls::foreign(&link, shared, &in_question).await?;
         for name in &in_question {
             match foreign.contains_key(name) {
@@ -180,7 +203,7 @@ impl UnitManager for DBus {
         let old = join_all(suspects.iter().map(|name| shared.text_is_old(&link, name))).await;
         for (name, old) in suspects.iter().zip(old) {
             if let Some(unit) = seen.get_mut(name) {
-                unit.needs_reload = old?;
+                unit.needs_reload |= old?;
             }
         }
         Ok(seen)
@@ -234,6 +257,7 @@ impl UnitManager for DBus {
     async fn reload(&self) -> Result<(), UnitError> {
         let link = self.shared.link().await?;
         let suspects = self.shared.suspects().clone();
+        self.shared.unread().values_mut().for_each(|is_asked| *is_asked = true);
         link.manager.reload().await.map_err(|error| call_error("Reload", error))?;
         // What was written since the call is still in doubt.
         self.shared.suspects().retain(|name| !suspects.contains(name));

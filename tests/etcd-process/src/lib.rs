@@ -1,4 +1,5 @@
-//! Real etcd processes on loopback, each with its data in a temporary folder. They end with the test.
+//! Real etcd processes on loopback, with both interfaces, for tests and measurements: Debian's `etcd-server`
+//! and `etcd-client`. They end with the value.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -12,12 +13,14 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout};
 
 /// Longer than a start takes on a machine that is busy with other tests.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Members of one etcd cluster. Each can be killed and started again over its data.
 pub struct Etcd {
     members: Vec<Member>,
-    dir: tempfile::TempDir,
+    dir: PathBuf,
+    /// Goes with the value, where nobody named a folder.
+    _dir: Option<tempfile::TempDir>,
     more: Vec<String>,
     tls: Option<Files>,
     user: Option<String>,
@@ -44,7 +47,7 @@ struct Member {
 /// A port that is free now, and that nobody gets who asks for any: the kernel gives those from 32768 on.
 /// Processes that run at the same time look in different places. etcd cannot be told to take any and say
 /// which.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -59,16 +62,29 @@ fn free_port() -> u16 {
 impl Etcd {
     /// Starts `count` members, and waits until they serve. `more` are flags.
     pub async fn start(count: usize, more: &[&str]) -> Etcd {
-        Etcd::begin(count, more, None).await
+        Etcd::begin(count, more, None, None).await
+    }
+
+    /// With their data below `dir`, on whose disk they are measured.
+    pub async fn start_in(dir: &Path, count: usize) -> Etcd {
+        std::fs::create_dir_all(dir).unwrap();
+        Etcd::begin(count, &[], None, Some(dir.into())).await
     }
 
     /// Its clients have to show a certificate of the authority.
     pub async fn start_with_tls(files: Files) -> Etcd {
-        Etcd::begin(1, &["--client-cert-auth"], Some(files)).await
+        Etcd::begin(1, &["--client-cert-auth"], Some(files), None).await
     }
 
-    async fn begin(count: usize, more: &[&str], tls: Option<Files>) -> Etcd {
-        let dir = tempfile::tempdir().unwrap();
+    async fn begin(count: usize, more: &[&str], tls: Option<Files>, dir: Option<PathBuf>) -> Etcd {
+        let (kept, dir) = match dir {
+            Some(dir) => (None, dir),
+            None => {
+                let kept = tempfile::tempdir().unwrap();
+                let path = kept.path().into();
+                (Some(kept), path)
+            }
+        };
         let members = (0..count).map(|number| Member {
             name: format!("e{number}"),
             client: free_port(),
@@ -77,7 +93,7 @@ impl Etcd {
             process: None,
         });
         let more = more.iter().map(|flag| flag.to_string()).collect();
-        let mut etcd = Etcd { members: members.collect(), dir, more, tls, user: None };
+        let mut etcd = Etcd { members: members.collect(), dir, _dir: kept, more, tls, user: None };
         for number in 0..count {
             etcd.launch(number);
         }
@@ -103,7 +119,7 @@ impl Etcd {
         let peers = self.members.iter().map(|m| format!("{}=http://127.0.0.1:{}", m.name, m.peer));
         let peers = peers.collect::<Vec<_>>().join(",");
         let member = &mut self.members[number];
-        let data = self.dir.path().join(&member.name);
+        let data = self.dir.join(&member.name);
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let log =
             std::fs::File::options().create(true).append(true).open(data.with_extension("log")).unwrap();
@@ -154,12 +170,12 @@ impl Etcd {
     }
 
     pub fn log(&self, number: usize) -> String {
-        let path = self.dir.path().join(&self.members[number].name).with_extension("log");
+        let path = self.dir.join(&self.members[number].name).with_extension("log");
         std::fs::read_to_string(path).unwrap_or_default()
     }
 
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        &self.dir
     }
 
     /// Runs etcdctl, with the v3 interface, against one member.
