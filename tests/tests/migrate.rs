@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use cluster::{
     Assignment, Change, Cluster, ClusterState, Command, DesiredState, Expelled, FEATURE_LEVEL, Failure,
-    Generation, KeyChange, KeyPath, KeySpace, Leaving, MachineId, MachineInfo, Observed, Person, PersonName, PersonRole, RebootChange,
-    RebootGroupName, Revision, Token, UnitFile, UnitHash, UnitName,
+    Generation, KeyChange, KeyPath, KeySpace, Leaving, MachineId, MachineInfo, Observed, Person, PersonName,
+    PersonRole, RebootChange, RebootGroupName, Revision, Token, UnitFile, UnitHash, UnitName,
 };
 use coreinitd::config::{Backend, Config, Flags};
 use coreinitd::migrate::migrate;

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use cluster::DesiredState;
 
-use etcd_process::Etcd;
 use crate::wire::Wire;
 use crate::{Machines, calm, leads, options, troubled, write, written};
+use etcd_process::Etcd;
 
 const V3: Option<Api> = Some(Api::V3);
 

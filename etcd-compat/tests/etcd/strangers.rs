@@ -7,8 +7,8 @@ use store::conformance::{Member, PATIENCE};
 use tokio::time::timeout;
 
 use crate::certificates::{Authority, Identity, show};
-use etcd_process::Etcd;
 use crate::{Machines, calm, leads, options, troubled, written};
+use etcd_process::Etcd;
 
 /// Root, a user who may do what a daemon has to, and one who may only read, on that interface.
 async fn users(etcd: &mut Etcd, api: Api) {

@@ -6,9 +6,9 @@ use store::conformance::{PATIENCE, found, leave, machine, run, unit};
 use store::{ProposeError, Role, Store};
 use tokio::time::{Instant, timeout};
 
-use etcd_process::Etcd;
 use crate::wire::Wire;
 use crate::{MOMENT, Machines, leads, options, write, written};
+use etcd_process::Etcd;
 
 const V2: Option<Api> = Some(Api::V2);
 

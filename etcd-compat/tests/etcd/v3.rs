@@ -6,9 +6,9 @@ use store::conformance::{PATIENCE, file, found, leave, machine, register, run, u
 use store::{ProposeError, ReadError, Role, Store};
 use tokio::time::{Instant, timeout};
 
-use etcd_process::Etcd;
 use crate::wire::Wire;
 use crate::{MOMENT, Machines, leads, options, write, written};
+use etcd_process::Etcd;
 
 const V3: Option<Api> = Some(Api::V3);
 

@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use cluster::{Command, DesiredState, MachineId, UnitFile, UnitName};
 use etcd_compat::{Api, EtcdStore};
+use etcd_process::{Etcd, free_port};
 use raft::{Disk, EngineKind, FlushMode, Options, RaftStore, Tcp, Timing};
 use store::{Role, Store};
-use etcd_process::{Etcd, free_port};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
