@@ -143,12 +143,13 @@ impl Keys {
                     *kept = Some(next);
                 }
                 Move::End => {
-                    let done = kept.take().context("there is a change to end")?;
+                    // Kept until it is settled: where that fails, it is tried again.
+                    let done = kept.clone().context("there is a change to end")?;
                     tracing::warn!(number = done.number, "the cluster's authority was replaced");
                     *kept = self.settle(base, done)?;
                 }
                 Move::GiveUp => {
-                    let left = kept.take().context("there is a change to give up")?;
+                    let left = kept.clone().context("there is a change to give up")?;
                     tracing::warn!(
                         number = left.number,
                         "the change of the cluster's authority was given up"

@@ -2,6 +2,7 @@
 //! stopped and unloaded before the daemon ends. Its agent has ended by then, so nothing starts them again;
 //! the machine still says that it is there, so nobody starts them elsewhere while they stop.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use cluster::UnitName;
 use futures::future::join_all;
 use tokio::time::timeout;
 
-use crate::systemd::{JobEnd, UnitManager};
+use crate::systemd::{JobEnd, Seen, UnitError, UnitManager};
 
 /// systemd's own patience with a unit that does not stop is 90 s.
 pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(100);
@@ -17,15 +18,19 @@ pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(100);
 /// Stops all of them at once, then forgets those that have stopped, and what was done with them: when the
 /// daemon comes back, it begins with them anew. One that does not stop is told of and left.
 pub async fn leave(units: &dyn UnitManager, marks_dir: &Path) {
-    let held: Vec<UnitName> = match units.held().await {
-        Ok(held) => held.into_keys().collect(),
+    let (held, ours) = match held(units).await {
+        Ok(held) => held,
         Err(error) => {
             tracing::error!(%error, "the cluster's units on this machine cannot be stopped");
             return;
         }
     };
     tracing::info!(count = held.len(), "stopping the cluster's units on this machine");
+    let ours = &ours;
     let stops = held.iter().map(|unit| async move {
+        if !ours.contains(unit) {
+            return Some(unit.clone());
+        }
         match timeout(LEAVE_TIMEOUT, units.stop(unit)).await {
             Ok(JobEnd::Done) => Some(unit.clone()),
             Ok(end) => {
@@ -57,10 +62,18 @@ pub async fn leave(units: &dyn UnitManager, marks_dir: &Path) {
     }
 }
 
+/// All whose files are here, and those of them that are the cluster's in systemd too: where the machine has a
+/// unit of its own under that name, ours was never linked, and is nobody's to stop.
+async fn held(units: &dyn UnitManager) -> Result<(Vec<UnitName>, BTreeSet<UnitName>), UnitError> {
+    let held: BTreeSet<UnitName> = units.held().await?.into_keys().collect();
+    let seen = units.observe(&held).await?;
+    let is_there = |seen: &Seen| seen.linked || &*seen.load != "not-found" || &*seen.active != "inactive";
+    let ours = seen.into_iter().filter(|(_, seen)| is_there(seen)).map(|(unit, _)| unit).collect();
+    Ok((held.into_iter().collect(), ours))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use cluster::UnitFile;
 
     use super::*;
@@ -81,7 +94,14 @@ mod tests {
         let names: BTreeSet<UnitName> = units.iter().cloned().collect();
         assert_eq!(&*systemd.observe(&names).await.unwrap()[&units[0]].active, "active");
 
+        // The machine's own, whose name somebody has asked for.
+        let own = UnitName::new("own.service").unwrap();
+        systemd.add_foreign(&own, "/usr/lib/systemd/system/own.service");
+        systemd.write(&own, &file).await.unwrap();
+        assert_eq!(systemd.link(std::slice::from_ref(&own)).await.unwrap().len(), 1);
+
         leave(&systemd, dir.path()).await;
+        assert_eq!((systemd.stops(&own), systemd.stops(&units[0])), (0, 1));
         assert!(systemd.held().await.unwrap().is_empty());
         assert_eq!(&*systemd.observe(&names).await.unwrap()[&units[0]].load, "not-found");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

@@ -35,6 +35,11 @@ pub(super) enum Refusal {
     Slow,
     #[error("too many large requests at once; try again")]
     TooManyBodies,
+    #[error("too many large answers at once, which were not read yet; try again")]
+    TooManyAnswers,
+    /// See [`super::roles::admit`].
+    #[error("requests of web pages change nothing here; a program sends no Origin")]
+    WebPage,
     #[error("{0} event streams are open already, which is the limit")]
     TooManyStreams(usize),
     /// Nothing was changed.
@@ -95,10 +100,12 @@ impl Refusal {
             Refusal::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Slow => StatusCode::REQUEST_TIMEOUT,
             Refusal::TooManyBodies
+            | Refusal::TooManyAnswers
             | Refusal::TooManyStreams(_)
             | Refusal::TooManyJournals(_)
             | Refusal::NoLeader { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Role { .. }
+            | Refusal::WebPage
             | Refusal::ShutOut { .. }
             | Refusal::CertificateReplaced { .. }
             | Refusal::CertificateExpired { .. }

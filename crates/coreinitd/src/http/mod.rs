@@ -7,6 +7,7 @@
 //! It turns requests into commands and states into views, and decides nothing else. It knows neither systemd
 //! nor how the state is kept. Called by the daemon's `run`.
 
+mod answers;
 mod audit;
 mod backup;
 mod caller;
@@ -56,12 +57,14 @@ use store::{Committed, ProposeError, ReadError, Store};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::signs::Signs;
+use answers::Answers;
 use error::Refusal;
 use feed::{Feed, Follower};
 use metrics::Requests;
 use patience::{LEADERLESS_MAX, Leaderless, Watcher};
 use view::Placement;
 
+pub use answers::ANSWERS_BYTES_MAX;
 pub use caller::Caller;
 pub use handed_over::{handed_over, is_handed_over};
 pub use journal::{AskMachine, JOURNALS_MAX, Question, Words};
@@ -75,6 +78,9 @@ pub const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// Bodies that are being received, all together: as many of the largest as one client sends.
 const BODIES_BYTES_MAX: usize = 64 << 20;
+
+/// Not yet read by those who asked.
+static ANSWERS: Answers = Answers::new();
 
 /// A body that is not there by then is not waited for any longer; the largest needs 5 Mbit/s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -196,6 +202,9 @@ pub fn router(parts: HttpParts) -> (Router, Background) {
     let router = router.merge(next::routes());
     let router = router
         .fallback(|| async { Refusal::NoRoute })
+        .layer(from_fn(|request: Request, next: axum::middleware::Next| async move {
+            ANSWERS.hold(next.run(request).await).await.map_err(|answers::NoRoom| Refusal::TooManyAnswers)
+        }))
         .layer(from_fn_with_state(room.clone(), roles::admit))
         .layer(from_fn(|request: Request, next: axum::middleware::Next| async move {
             match fleet::go_path::redirect(request.method(), request.uri()) {

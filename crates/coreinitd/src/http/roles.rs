@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use cluster::PersonRole::{self, Admin, Operator, Viewer};
@@ -105,6 +106,13 @@ fn as_listed(route: &str) -> String {
     fleets.map_or_else(|| route.to_owned(), |rest| format!("/fleet/v1{rest}"))
 }
 
+/// Browsers name the page in whatever it sends that may change something, also where a name was made to lead
+/// here (DNS rebinding). Where nobody has to show who he is, a page would act as whoever looks at it.
+fn is_of_a_page(request: &Request) -> bool {
+    let is_reading = matches!(*request.method(), Method::GET | Method::HEAD);
+    !is_reading && request.headers().contains_key(header::ORIGIN)
+}
+
 /// Every request passes here, and nowhere else is it asked who may do what.
 pub(super) async fn admit(State(room): State<Arc<Room>>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
@@ -118,6 +126,7 @@ pub(super) async fn admit(State(room): State<Arc<Room>>, mut request: Request, n
         line.role(*role);
     }
     let judged = role.and_then(|role| match role >= need.role {
+        true if is_of_a_page(&request) => Err(Refusal::WebPage),
         true => Ok(()),
         false => Err(Refusal::Role { need: need.role, role, caller: caller.to_string() }),
     });

@@ -75,6 +75,31 @@ fn what_was_followed_outlives_a_crash() {
     }
 }
 
+/// A disk that takes nothing for a while does not leave a machine with the old secret.
+#[test]
+fn an_end_that_could_not_be_written_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let trust = Trust { secret: hex(&OLD), join: vec!["a:1".into()], init: None, advertise: None };
+    trust.write(dir).unwrap();
+    let keys = keys(dir, true);
+    let begin = keys.rotation(Some(&NEW)).unwrap();
+    for phase in [RotationPhase::Trust, RotationPhase::Issue] {
+        keys.follow(&rotating(phase, &begin), &me()).unwrap();
+    }
+    let over = Cluster { rotations: 1, authority: Some(digest(&NEW)), ..Cluster::default() };
+    let (file, away) = (dir.join(FILE), dir.join("away"));
+    std::fs::rename(&file, &away).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    keys.follow(&over, &me()).unwrap_err();
+    assert_eq!(keys.admitted().unwrap().1.unwrap().new, hex(&NEW), "the new one is not forgotten");
+
+    std::fs::remove_dir(&file).unwrap();
+    std::fs::rename(&away, &file).unwrap();
+    assert_eq!(keys.follow(&over, &me()).unwrap(), None);
+    assert_eq!(keys.admitted().unwrap(), (hex(&NEW), None));
+}
+
 #[test]
 fn a_change_that_was_given_up_leaves_the_old_secret() {
     let dir = tempfile::tempdir().unwrap();

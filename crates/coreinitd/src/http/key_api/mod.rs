@@ -36,6 +36,7 @@ use self::counts::Counts;
 use self::form::Form;
 use self::gather::Gather;
 use self::hub::Hub;
+use super::answers::{Answers, NoRoom};
 use super::patience::{Leaderless, watch_leader};
 use super::request::receive;
 use super::{READ_DEADLINE, SHUTDOWN_GRACE, WRITE_DEADLINE, apart, listen, until};
@@ -114,7 +115,15 @@ pub async fn run(parts: KeyParts, doors: Vec<TcpListener>, shutdown: state_watch
     }
 }
 
-async fn answer(State(room): State<Arc<Room>>, request: Request) -> Response {
+/// Not yet read by those who asked.
+static ANSWERS: Answers = Answers::new();
+
+async fn answer(state: State<Arc<Room>>, request: Request) -> Response {
+    let held = ANSWERS.hold(answered(state, request).await).await;
+    held.unwrap_or_else(|NoRoom| answer::text(503, "too many large answers at once; try again"))
+}
+
+async fn answered(State(room): State<Arc<Room>>, request: Request) -> Response {
     // Only browsers send it. etcd let every page write; a page has no business here.
     if request.headers().contains_key(header::ORIGIN) {
         return answer::text(403, "requests of web pages are not answered");

@@ -129,6 +129,20 @@ async fn each_role_may_do_what_the_table_says() {
     }
 }
 
+/// Whoever may do it: what a page sends changes nothing, and what a page may read it reads as before.
+#[tokio::test]
+async fn pages_change_nothing() {
+    let router = served_to_people();
+    for (method, route, _) in TABLE {
+        let path = route.replace("{name}", "a.service");
+        let request = Request::builder().method(*method).uri(&path).header("Origin", "http://evil.example");
+        let mut request = request.body(Body::empty()).unwrap();
+        request.extensions_mut().insert(person(Admin));
+        let response = router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status() == StatusCode::FORBIDDEN, *method != "GET", "{method} {route}");
+    }
+}
+
 /// Machines, and requests that came by no door, may not even look.
 #[tokio::test]
 async fn machines_and_strangers_are_refused() {
