@@ -76,6 +76,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("a_killed_leader_is_replaced", quorum::a_killed_leader_is_replaced),
     ("a_leader_in_the_minority_is_replaced", quorum::a_leader_in_the_minority_is_replaced),
     ("without_a_quorum_nothing_stops", quorum::without_a_quorum_nothing_stops),
+    ("hosts_that_stood_still_keep_their_units", quorum::hosts_that_stood_still_keep_their_units),
     ("a_machine_without_power_loses_its_units", loss::a_machine_without_power_loses_its_units),
     ("nothing_acknowledged_is_lost", loss::nothing_acknowledged_is_lost),
     ("units_announce_themselves_without_an_etcd", keys::units_announce_themselves_without_an_etcd),

@@ -103,6 +103,40 @@ pub fn leader_cut_off(cluster: &Cluster, limit: Duration) {
     }
 }
 
+/// Longer than a machine may be silent before it counts as lost.
+const STANDSTILL: Duration = Duration::from_secs(9);
+
+/// A leader that stood still has heard nobody meanwhile, and must not take that for their silence: all hosts
+/// are held and let go together, as by a hypervisor, and each of them may be the first to look at its clock.
+pub fn hosts_that_stood_still_keep_their_units(cluster: &Cluster) {
+    let rack = &cluster.rack;
+    let units = probes("still", 6);
+    cluster.launch("h1", &units);
+    let (homes, _) = cluster.at_home(Duration::from_secs(20), "h1", &units);
+    let before = cluster.main_pids(&homes);
+    let leader = cluster.formed();
+    let mut order = rack.others(&leader);
+    order.insert(0, leader);
+    for round in 0..3 {
+        order.iter().for_each(|host| rack.pause(host));
+        let held =
+            || order.iter().try_for_each(|host| rack.init_pid(host).map(drop).ok_or_else(|| host.clone()));
+        always(STANDSTILL, "hosts that are held", held);
+        // The leader is the first one, and the last one, and in between.
+        order.iter().cycle().skip(round).take(order.len()).for_each(|host| rack.resume(host));
+        cluster.formed();
+        always(Duration::from_secs(5), "every unit where it was", || {
+            let running = cluster.running(&["probe-still-*"]);
+            let stays = |(name, home): (&String, &String)| {
+                running.get(name).is_some_and(|hosts| hosts == std::slice::from_ref(home))
+            };
+            if homes.iter().all(stays) { Ok(()) } else { Err(format!("{running:?}")) }
+        });
+        assert_eq!(cluster.main_pids(&homes), before, "no unit was touched");
+    }
+    assert_eq!(cluster.at_home_now("h2", &units), Ok(homes), "nothing has moved");
+}
+
 /// Every host alone for a minute: all units run on, reads answer from what is known, writes say why they
 /// cannot be.
 pub fn without_a_quorum_nothing_stops(cluster: &Cluster) {
