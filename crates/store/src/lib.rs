@@ -34,6 +34,18 @@ pub trait Store: Send + Sync + 'static {
     /// without harm.
     async fn propose(&self, commands: Vec<Command>, deadline: Instant) -> Result<Committed, ProposeError>;
 
+    /// [`Store::propose`] for what this machine has decided as the leader of that term. Once that lead is
+    /// over, nothing of it is made: the next leader knows better who is alive, and is not asked to make it. A
+    /// store that looks at [`Command::is_leaders`] by itself need not be told the term.
+    async fn decide(
+        &self,
+        _term: u64,
+        commands: Vec<Command>,
+        deadline: Instant,
+    ) -> Result<Committed, ProposeError> {
+        self.propose(commands, deadline).await
+    }
+
     /// The newest state this machine knows; it may be behind. Every change of it is seen by the receivers,
     /// though several may be seen as one.
     fn state(&self) -> watch::Receiver<Arc<ClusterState>>;
