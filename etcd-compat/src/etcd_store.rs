@@ -114,6 +114,19 @@ impl Store for EtcdStore {
         }
     }
 
+    async fn decide(
+        &self,
+        term: u64,
+        commands: Vec<Command>,
+        deadline: Instant,
+    ) -> Result<Committed, ProposeError> {
+        match self.0.spoken.get() {
+            Some(Spoken::V2(v2)) => v2.decide(term, commands, deadline).await,
+            Some(Spoken::V3(v3)) => v3.decide(term, commands, deadline).await,
+            None => Err(ProposeError::Unavailable { reason: self.not_yet() }),
+        }
+    }
+
     fn state(&self) -> watch::Receiver<Arc<ClusterState>> {
         self.0.shared.state.subscribe()
     }

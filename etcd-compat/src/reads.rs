@@ -18,6 +18,13 @@ pub struct Reads {
     pub all_reboot_groups: bool,
 }
 
+impl Reads {
+    /// Whether records decide that this machine may know no more than to have been there.
+    pub fn rests_on_a_range(&self) -> bool {
+        self.all_assignments || self.all_machines || self.all_reboot_groups
+    }
+}
+
 /// What `apply` looks at for this command.
 pub fn reads(command: &Command) -> Reads {
     let keys = match command {
@@ -67,40 +74,6 @@ pub fn reads(command: &Command) -> Reads {
             command,
             Command::Assign { .. } | Command::MoveUnit { .. } | Command::RebootLock { .. }
         ),
-    }
-}
-
-/// Whether the command is the leader's decision: a machine that does not lead any more must not have it made.
-pub fn is_leaders(command: &Command) -> bool {
-    match command {
-        Command::Assign { .. }
-        | Command::Unassign { .. }
-        | Command::MarkLost { .. }
-        | Command::MarkReady { .. }
-        | Command::Forget { .. }
-        | Command::RaiseFeatureLevel { .. }
-        | Command::Rotate(RotationStep::Advance { .. }) => true,
-        Command::InitCluster { .. }
-        | Command::SetUnit { .. }
-        | Command::DestroyUnit { .. }
-        | Command::RegisterMachine { .. }
-        | Command::SetMachineMetadata { .. }
-        | Command::Report { .. }
-        | Command::RemoveMachine { .. }
-        | Command::SetSchedulable { .. }
-        | Command::MoveUnit { .. }
-        | Command::CreateToken { .. }
-        | Command::UseToken { .. }
-        | Command::RevokeToken { .. }
-        | Command::Expel { .. }
-        | Command::Readmit { .. }
-        | Command::InvitePerson { .. }
-        | Command::RemovePerson { .. }
-        | Command::Rotate(_)
-        | Command::Keys { .. }
-        | Command::RebootLock { .. } => false,
-        #[cfg(feature = "next")]
-        Command::Next { .. } => false,
     }
 }
 

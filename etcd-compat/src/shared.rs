@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cluster::ClusterState;
 use serde::{Deserialize, Serialize};
-use store::{ReadError, Role};
+use store::{ProposeError, ReadError, Role};
 use tokio::sync::watch;
 
 use crate::belonging::Belonging;
@@ -21,6 +21,11 @@ pub const LEASE_TTL: Duration = Duration::from_secs(5);
 pub const LEASE_MARGIN: Duration = Duration::from_secs(1);
 /// How often the lease is renewed.
 pub const RENEW_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The answer to a decision of a machine that does not lead, or not safely any more. Nothing was written.
+pub fn not_leading() -> ProposeError {
+    ProposeError::NoLeader { hint: "this machine does not lead any more".into() }
+}
 
 pub struct Shared {
     pub options: Options,

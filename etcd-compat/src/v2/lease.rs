@@ -10,16 +10,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::V2;
 use super::keys::{KeyError, Member};
 use super::mirror::{Format, LeadValue, View};
-use super::snapshot;
 use crate::shared::{LEASE_MARGIN, LEASE_TTL, RENEW_INTERVAL};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1500);
-/// Entries after which the log is put into a snapshot.
-const LOG_ENTRIES_MAX: usize = 400;
 
 impl V2 {
     /// The term in which this machine leads, while it is safe to act on it.
-    fn term(&self) -> Option<u64> {
+    pub(super) fn term(&self) -> Option<u64> {
         let view = self.mirror.view()?;
         let lead = view.lead.as_ref().filter(|lead| lead.value.life == self.life)?;
         let until = (*self.leads_until.borrow())?;
@@ -52,8 +49,6 @@ impl V2 {
             };
             if let Err(error) = done {
                 self.link.failed(member.number, &error);
-            } else if LOG_ENTRIES_MAX <= view.log.len() && self.term().is_some() {
-                self.compact(&member, &view).await;
             }
         }
     }
@@ -105,32 +100,6 @@ impl V2 {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let init = Command::InitCluster { id, name: self.shared.options.cluster_name.clone() };
         self.append(member, "forming", vec![init], ANSWER_TIMEOUT).await.map(drop)
-    }
-
-    /// Puts the log into a snapshot, and takes away what is in it. Whatever fails is done by the next.
-    async fn compact(&self, member: &Member, view: &View) {
-        let saved =
-            snapshot::save(member, &self.dir, &view.state, view.applied, view.snapshot.as_ref()).await;
-        let done = match saved {
-            Ok(pointer) => {
-                let mut done = Ok(());
-                for key in view.log.range(..=pointer.index).map(|(_, key)| key) {
-                    match member.delete(key, "", ANSWER_TIMEOUT).await {
-                        Ok(_) | Err(KeyError::NotFound(_)) => {}
-                        Err(error) => done = Err(error),
-                    }
-                    // The next leader goes on with it.
-                    if self.term().is_none() || done.is_err() {
-                        break;
-                    }
-                }
-                done
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = done {
-            tracing::warn!(%error, "the log in etcd was not made shorter; trying again later");
-        }
     }
 
     /// Keeps the role true, also while every request hangs.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::keys::{KeyError, Member};
+use super::keys::{Done, KeyError, Member};
 use crate::http::Http;
 use crate::shared::Shared;
 
@@ -53,13 +53,13 @@ impl Link {
         member(&self.shared, self.current().number)
     }
 
-    /// Whether a majority of etcd stands behind the member that is asked.
-    pub async fn proves(&self, key: &str) -> Result<(), KeyError> {
+    /// Whether a majority of etcd stands behind the member that is asked; etcd's index, if so.
+    pub async fn proves(&self, key: &str) -> Result<u64, KeyError> {
         let member = self.current();
         match member.get(key, "quorum=true", ANSWER_TIMEOUT).await {
-            Ok(_) | Err(KeyError::NotFound(_)) => {
+            Ok(Done { index, .. }) | Err(KeyError::NotFound(index)) => {
                 self.shared.set_trouble(None);
-                Ok(())
+                Ok(index)
             }
             Err(error) => {
                 self.failed(member.number, &error);

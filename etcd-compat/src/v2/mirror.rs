@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use store::Committed;
 use tokio::sync::{oneshot, watch};
 
+use super::compact::listed_bytes;
 use super::keys::{KeyError, Node};
 use super::link::Link;
 use super::snapshot;
@@ -64,9 +65,31 @@ pub struct View {
     pub base: u64,
     pub state: Arc<ClusterState>,
     pub lead: Option<Lead>,
-    /// The log's keys that are still there, by index.
-    pub log: BTreeMap<u64, String>,
+    /// The log's entries that are still there, by index.
+    pub log: BTreeMap<u64, Logged>,
     pub snapshot: Option<snapshot::Pointer>,
+}
+
+/// An entry that is still there.
+#[derive(Clone, Debug)]
+pub struct Logged {
+    pub key: String,
+    /// In a listing of the log.
+    pub bytes: usize,
+}
+
+impl Logged {
+    fn of(node: &Node) -> Logged {
+        let bytes = listed_bytes(node.value.as_deref().unwrap_or_default());
+        Logged { key: node.key.clone(), bytes }
+    }
+}
+
+impl View {
+    /// How long a listing of the log is, about.
+    pub fn log_bytes(&self) -> usize {
+        self.log.values().map(|entry| entry.bytes).sum()
+    }
 }
 
 enum Lost {
@@ -195,7 +218,7 @@ impl Mirror {
         view.lead = named("lead").map(lead).transpose()?;
         let mut entries: Vec<&Node> = named("log").map_or(&[][..], |log| &log.nodes).iter().collect();
         entries.sort_by_key(|node| node.created_index);
-        view.log = entries.iter().map(|node| (node.created_index, node.key.clone())).collect();
+        view.log = entries.iter().map(|node| (node.created_index, Logged::of(node))).collect();
         for entry in entries {
             self.apply(&mut view, entry)?;
         }
@@ -220,7 +243,11 @@ impl Mirror {
                     // A poll that ends without a word: nothing has happened, or the member is gone.
                     Err(KeyError::Unknown(_)) => {
                         let proved = self.link.proves(&format!("{}/format", self.dir)).await;
-                        proved.map_err(|error| Lost::Failed(member.number, error))?;
+                        let index = proved.map_err(|error| Lost::Failed(member.number, error))?;
+                        // It was restored from an earlier backup: what this waits for comes late, or never.
+                        if index < view.index {
+                            return Err(Lost::Cleared);
+                        }
                         break;
                     }
                     Err(error) => return Err(Lost::Failed(member.number, error)),
@@ -239,10 +266,10 @@ impl Mirror {
         let path = node.key.strip_prefix(&self.dir).unwrap_or_default().trim_start_matches('/');
         match path.split_once('/') {
             Some(("log", _)) if is_gone => {
-                view.log.retain(|_, key| *key != node.key);
+                view.log.retain(|_, entry| entry.key != node.key);
             }
             Some(("log", _)) => {
-                view.log.insert(node.created_index, node.key.clone());
+                view.log.insert(node.created_index, Logged::of(node));
                 self.apply(view, node)?;
             }
             Some(("alive", _)) => match machine(node) {

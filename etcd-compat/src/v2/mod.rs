@@ -2,6 +2,7 @@
 //! so the proposals themselves are what is kept: a log of keys that etcd puts in order, applied by the same
 //! rule on every machine, with a snapshot to keep it short. `docs/decisions/` says what that promises.
 
+mod compact;
 pub(crate) mod keys;
 mod lease;
 mod link;
@@ -17,7 +18,7 @@ use store::{Committed, PROPOSAL_BYTES_MAX, ProposeError, ReadError, proposal_byt
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::shared::Shared;
+use crate::shared::{Shared, not_leading};
 use keys::{Done, KeyError, Member};
 use link::Link;
 use mirror::{Entry, FORMAT_VERSION, Mirror, View};
@@ -64,6 +65,7 @@ impl V2 {
             // Not resumed when cancelled: all end together.
             () = self.mirror.run() => {}
             () = self.keep() => {}
+            () = self.keep_short() => {}
             () = self.keep_role() => {}
         }
     }
@@ -85,6 +87,26 @@ impl V2 {
         commands: Vec<Command>,
         deadline: Instant,
     ) -> Result<Committed, ProposeError> {
+        self.make(None, commands, deadline).await
+    }
+
+    pub async fn decide(
+        &self,
+        term: u64,
+        commands: Vec<Command>,
+        deadline: Instant,
+    ) -> Result<Committed, ProposeError> {
+        self.make(Some(term), commands, deadline).await
+    }
+
+    /// `lead`: the term in which it was decided. Its clock alone tells whether that is over, so it is asked
+    /// before each try.
+    async fn make(
+        &self,
+        lead: Option<u64>,
+        commands: Vec<Command>,
+        deadline: Instant,
+    ) -> Result<Committed, ProposeError> {
         let bytes = proposal_bytes(&commands);
         if bytes > PROPOSAL_BYTES_MAX {
             return Err(ProposeError::TooLarge { bytes, max: PROPOSAL_BYTES_MAX });
@@ -98,7 +120,7 @@ impl V2 {
                 count += 1;
             }
             let later = rest.split_off(count);
-            match self.enter(rest, deadline).await {
+            match self.enter(rest, lead, deadline).await {
                 Ok(committed) => {
                     done.revision = committed.revision;
                     done.outcomes.extend(committed.outcomes);
@@ -112,13 +134,24 @@ impl V2 {
     }
 
     /// Puts one entry into the log, and waits for what comes of it.
-    async fn enter(&self, commands: Vec<Command>, deadline: Instant) -> Result<Committed, ProposeError> {
+    async fn enter(
+        &self,
+        commands: Vec<Command>,
+        lead: Option<u64>,
+        deadline: Instant,
+    ) -> Result<Committed, ProposeError> {
         let unavailable = |reason: String| ProposeError::Unavailable { reason: format!("etcd: {reason}") };
         loop {
             self.formed().map_err(|error| match error {
                 ReadError::Unformed { hint } => ProposeError::Unformed { hint },
                 _ => ProposeError::Unavailable { reason: self.shared.why() },
             })?;
+            if !self.has_room(deadline).await {
+                return Err(unavailable("its log waits to be put into a snapshot".into()));
+            }
+            if lead.is_some() && self.term() != lead {
+                return Err(not_leading());
+            }
             let id = uuid::Uuid::new_v4().simple().to_string();
             let told = self.mirror.wait_for(&id);
             let member = self.link.current();

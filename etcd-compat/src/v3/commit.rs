@@ -11,10 +11,13 @@ use store::{Committed, PROPOSAL_BYTES_MAX, ProposeError, proposal_bytes};
 use tokio::time::{Instant, timeout_at};
 
 use super::V3;
+use super::keys::head_word;
+use super::link::Connection;
 use super::mirror::View;
 use super::trouble::Trouble;
-use crate::reads::{is_leaders, reads};
+use crate::reads::reads;
 use crate::record::{BY_THIS_WRITE, Key, encode};
+use crate::shared::not_leading;
 
 /// etcd takes 128 comparisons and 128 writes in one transaction (`--max-txn-ops`). Two of each are ours.
 const KEYS_MAX: usize = 120;
@@ -35,8 +38,9 @@ struct Part {
     all_machines: bool,
     all_reboot_groups: bool,
     writes: BTreeMap<Key, Option<Vec<u8>>>,
-    /// The term in which the leader decided.
-    term: Option<i64>,
+    /// A command is refused for a record that may have been taken away since: a comparison over a range does
+    /// not see what is there no more.
+    is_doubtful: bool,
 }
 
 /// What came of one transaction.
@@ -48,9 +52,42 @@ enum Done {
     Deposed,
 }
 
+/// The error says that nothing was written: not so when an earlier part of the proposal was.
+fn unless_made(done: &Committed, error: ProposeError) -> ProposeError {
+    match done.outcomes.is_empty() {
+        true => error,
+        false => ProposeError::Unknown,
+    }
+}
+
 impl V3 {
     pub async fn propose(
         &self,
+        commands: Vec<Command>,
+        deadline: Instant,
+    ) -> Result<Committed, ProposeError> {
+        self.make(None, commands, deadline).await
+    }
+
+    /// What was decided in one lead is never made in another, or in none: `term` is not asked anew, whatever
+    /// is done in how many parts and tries.
+    pub async fn decide(
+        &self,
+        term: u64,
+        commands: Vec<Command>,
+        deadline: Instant,
+    ) -> Result<Committed, ProposeError> {
+        let base = self.view()?.base;
+        match self.term().filter(|created| base + *created as u64 == term) {
+            Some(created) => self.make(Some(created), commands, deadline).await,
+            None => Err(not_leading()),
+        }
+    }
+
+    /// `lead`: when the key was made under which this is decided; only while it is there.
+    async fn make(
+        &self,
+        lead: Option<i64>,
         commands: Vec<Command>,
         deadline: Instant,
     ) -> Result<Committed, ProposeError> {
@@ -60,11 +97,21 @@ impl V3 {
         }
         self.view()?.state.admits_all(&commands)?;
         let mut done = Committed { revision: Revision(0), outcomes: Vec::with_capacity(commands.len()) };
-        let mut rest = &commands[..];
+        let (mut rest, mut is_fresh) = (&commands[..], false);
         loop {
-            let view = self.view()?;
-            let part = self.part(&view, rest)?;
-            match self.write(&part, &view, deadline).await {
+            let Some(connection) = self.mirror.followed(deadline).await else {
+                return Err(self.given_up(&done, &self.shared.reason()));
+            };
+            let view = self.view().map_err(|error| unless_made(&done, error))?;
+            let part = self.part(&view, rest).map_err(|error| unless_made(&done, error))?;
+            if part.is_doubtful && !is_fresh {
+                if self.catch_up(deadline).await.is_err() {
+                    return Err(self.given_up(&done, &self.shared.reason()));
+                }
+                is_fresh = true;
+                continue;
+            }
+            match self.write(&part, &view, lead, &connection, deadline).await {
                 Ok(Done::At(revision)) => {
                     rest = &rest[part.commands..];
                     done.outcomes.extend(part.outcomes);
@@ -83,19 +130,14 @@ impl V3 {
                         return Err(self.given_up(&done, "others changed the same records all the time"));
                     }
                 }
-                Ok(Done::Deposed) => {
-                    return Err(match done.outcomes.is_empty() {
-                        true => ProposeError::NoLeader { hint: "another machine leads by now".into() },
-                        false => ProposeError::Unknown,
-                    });
-                }
+                Ok(Done::Deposed) => return Err(unless_made(&done, not_leading())),
                 Err(Trouble::Unknown(reason)) => {
                     tracing::debug!(reason, "the outcome of a transaction is unknown");
                     return Err(ProposeError::Unknown);
                 }
                 Err(Trouble::TooLarge(_)) => {
                     let bytes = part.writes.values().flatten().map(Vec::len).sum();
-                    return Err(ProposeError::TooLarge { bytes, max: BYTES_MAX });
+                    return Err(unless_made(&done, ProposeError::TooLarge { bytes, max: BYTES_MAX }));
                 }
                 Err(Trouble::Refused(reason)) => return Err(self.given_up(&done, &reason)),
                 Err(Trouble::NotTaken(reason) | Trouble::Stranger(reason)) => {
@@ -109,17 +151,12 @@ impl V3 {
         }
     }
 
-    /// Nothing was written, unless an earlier part of the proposal was.
     fn given_up(&self, done: &Committed, reason: &str) -> ProposeError {
-        match done.outcomes.is_empty() {
-            true => ProposeError::Unavailable { reason: format!("etcd: {reason}") },
-            false => ProposeError::Unknown,
-        }
+        unless_made(done, ProposeError::Unavailable { reason: format!("etcd: {reason}") })
     }
 
     /// Applies as many of the commands as fit into one transaction.
     fn part(&self, view: &View, commands: &[Command]) -> Result<Part, ProposeError> {
-        let term = self.term();
         let mut part = Part {
             commands: 0,
             outcomes: Vec::new(),
@@ -128,7 +165,7 @@ impl V3 {
             all_machines: false,
             all_reboot_groups: false,
             writes: BTreeMap::new(),
-            term: None,
+            is_doubtful: false,
         };
         let mut state = (*view.state).clone();
         let mut bytes = 0;
@@ -148,16 +185,14 @@ impl V3 {
             if full && part.commands > 0 {
                 break;
             }
-            for key in reads.keys {
-                let written = view.written.get(&key).copied().unwrap_or(0);
-                part.seen.insert(key, written);
+            for key in &reads.keys {
+                let written = view.written.get(key).copied().unwrap_or(0);
+                part.seen.insert(key.clone(), written);
             }
             part.all_assignments |= reads.all_assignments;
             part.all_machines |= reads.all_machines;
             part.all_reboot_groups |= reads.all_reboot_groups;
-            if is_leaders(command) {
-                part.term = term;
-            }
+            part.is_doubtful |= applied.is_err() && reads.rests_on_a_range();
             if let (Some(change), Some((key, value))) = (change, write) {
                 state.put(change);
                 part.writes.insert(key, value);
@@ -169,7 +204,14 @@ impl V3 {
         Ok(part)
     }
 
-    async fn write(&self, part: &Part, view: &View, deadline: Instant) -> Result<Done, Trouble> {
+    async fn write(
+        &self,
+        part: &Part,
+        view: &View,
+        lead: Option<i64>,
+        connection: &Connection,
+        deadline: Instant,
+    ) -> Result<Done, Trouble> {
         let keys = &self.keys;
         let mut compares: Vec<Compare> = part
             .seen
@@ -185,7 +227,7 @@ impl V3 {
             let none_newer = Compare::mod_revision(range, CompareOp::Less, view.revision + 1);
             compares.push(none_newer.with_prefix());
         }
-        if let Some(term) = part.term {
+        if let Some(term) = lead {
             compares.push(Compare::create_revision(keys.lead(), CompareOp::Equal, term));
         }
         let mut operations: Vec<TxnOp> = part
@@ -197,13 +239,10 @@ impl V3 {
             })
             .collect();
         if !operations.is_empty() {
-            operations.push(TxnOp::put(keys.head(), self.shared.options.machine.as_str(), None));
+            operations.push(TxnOp::put(keys.head(), head_word(&self.shared.options.machine), None));
         }
         let writes = !operations.is_empty();
         let txn = Txn::new().when(compares).and_then(operations).or_else([TxnOp::get(keys.lead(), None)]);
-        let Some(connection) = self.link.connected(deadline).await else {
-            return Err(Trouble::NotTaken(self.shared.reason()));
-        };
         let until = deadline.min(Instant::now() + ANSWER_TIMEOUT);
         let answer = match timeout_at(until, connection.kv().txn(txn)).await {
             Ok(Ok(answer)) => answer,
@@ -231,7 +270,7 @@ impl V3 {
             Some(TxnOpResponse::Get(lead)) => lead.kvs().iter().any(|kv| kv.create_revision() == term),
             _ => false,
         };
-        Ok(match part.term {
+        Ok(match lead {
             Some(term) if !leads_still(term) => Done::Deposed,
             _ => Done::Overtaken,
         })

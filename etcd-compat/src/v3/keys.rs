@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! format              {"version":1,"base":0}
-//! head                one word for each write: its revision is the newest
+//! head                a word for each write, and none twice: its revision is the newest
 //! state/...           the records, as `record` names them
 //! lead                who leads; goes with its machine's lease
 //! alive/MACHINE       goes with the machine's lease
@@ -50,6 +50,12 @@ pub enum Place {
     Record(Key),
     /// Not ours, though below our prefix.
     Strange,
+}
+
+/// What a write leaves at `head`: who made it, and a word by which it is known from every other, also in
+/// another history that counts the same revisions.
+pub fn head_word(machine: &MachineId) -> String {
+    format!("{machine} {}", uuid::Uuid::new_v4().simple())
 }
 
 impl Keys {

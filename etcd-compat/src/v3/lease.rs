@@ -11,7 +11,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::V3;
-use super::keys::{Format, LeadValue};
+use super::keys::{Format, LeadValue, head_word};
 use super::mirror::{Lead, View};
 use super::trouble::Trouble;
 use crate::shared::{LEASE_MARGIN, LEASE_TTL, RENEW_INTERVAL};
@@ -150,7 +150,7 @@ impl V3 {
                 compares.push(Compare::create_revision(keys.record(&key), CompareOp::Equal, 0));
                 operations.push(TxnOp::put(keys.record(&key), value, None));
                 operations.push(TxnOp::put(keys.format(), format, None));
-                operations.push(TxnOp::put(keys.head(), self.shared.options.machine.as_str(), None));
+                operations.push(TxnOp::put(keys.head(), head_word(&self.shared.options.machine), None));
             }
         }
         let txn = Txn::new().when(compares).and_then(operations);

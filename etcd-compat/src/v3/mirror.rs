@@ -3,18 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cluster::{ClusterState, MachineId, Revision};
-use etcd_client::{Error, EventType, GetOptions, KeyValue, WatchOptions, WatchResponse};
+use etcd_client::{
+    Error, EventType, GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse, WatchOptions, WatchResponse,
+};
 use imbl::OrdMap;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::keys::{FORMAT_VERSION, Format, Keys, LeadValue, Place};
 use super::link::{Connection, Link};
-use super::trouble::{chain, is_compacted, is_too_long};
+use super::trouble::{chain, is_compacted, is_future, is_too_long};
 use crate::record::{self, Key};
 use crate::shared::{AliveValue, Shared};
 
@@ -73,7 +74,7 @@ pub struct Mirror {
     /// `None` until the first reading.
     view: watch::Sender<Option<Arc<View>>>,
     /// The number of the connection on which a watch has begun.
-    watching: AtomicU64,
+    watching: watch::Sender<u64>,
 }
 
 const NOT_WATCHING: u64 = 0;
@@ -83,12 +84,15 @@ struct Draft {
     view: View,
     state: ClusterState,
     cluster_id: u64,
+    /// The last write's word, and when it was written.
+    head: Option<(i64, Vec<u8>)>,
     moved: bool,
 }
 
 impl Mirror {
     pub fn new(shared: Arc<Shared>, link: Arc<Link>, keys: Keys) -> Mirror {
-        Mirror { shared, link, keys, view: watch::Sender::new(None), watching: AtomicU64::new(NOT_WATCHING) }
+        let (view, watching) = (watch::Sender::new(None), watch::Sender::new(NOT_WATCHING));
+        Mirror { shared, link, keys, view, watching }
     }
 
     pub fn views(&self) -> watch::Receiver<Option<Arc<View>>> {
@@ -103,7 +107,23 @@ impl Mirror {
 
     /// Whether what changes in etcd is to come on that connection.
     pub fn watches_on(&self, number: u64) -> bool {
-        self.watching.load(Ordering::Relaxed) == number
+        *self.watching.borrow() == number
+    }
+
+    /// Waits for a connection to an etcd whose history the copy is known to be of; `None` when there is none
+    /// by the deadline.
+    pub async fn followed(&self, deadline: Instant) -> Option<Arc<Connection>> {
+        let mut watching = self.watching.subscribe();
+        let followed = async {
+            loop {
+                let number = *watching.borrow_and_update();
+                if let Some(current) = self.link.current().filter(|current| current.number == number) {
+                    return Some(current);
+                }
+                watching.changed().await.ok()?;
+            }
+        };
+        timeout_at(deadline, followed).await.ok()?
     }
 
     /// Everything there is now, and whose keys say that they are there.
@@ -126,7 +146,7 @@ impl Mirror {
                 ended = self.follow(&connection, &mut draft) => ended,
                 () = self.link.replaced(connection.number) => Ok(()),
             };
-            self.watching.store(NOT_WATCHING, Ordering::Relaxed);
+            self.watching.send_replace(NOT_WATCHING);
             self.shared.presence.deaf();
             failures =
                 if draft.as_ref().map(|draft| draft.view.revision) == before { failures + 1 } else { 0 };
@@ -153,8 +173,19 @@ impl Mirror {
     }
 
     async fn follow(&self, connection: &Connection, slot: &mut Option<Draft>) -> Result<(), Lost> {
-        let kept = slot.take().filter(|draft| draft.cluster_id == connection.cluster_id);
-        let draft = match kept {
+        let kept = slot.as_ref().filter(|draft| draft.cluster_id == connection.cluster_id);
+        let goes_on = match kept {
+            Some(draft) => self.goes_on(connection, draft).await?,
+            None => false,
+        };
+        if let (Some(draft), false) = (kept, goes_on) {
+            tracing::warn!(
+                endpoint = connection.endpoint,
+                revision = draft.view.revision,
+                "etcd holds another history than this machine has seen, as after a restore; reading everything"
+            );
+        }
+        let draft = match slot.take().filter(|_| goes_on) {
             Some(draft) => slot.insert(draft),
             None => {
                 let draft = slot.insert(self.load(connection).await?);
@@ -165,7 +196,7 @@ impl Mirror {
         let options = WatchOptions::new().with_prefix().with_start_revision(draft.view.revision + 1);
         let begun = timeout(ANSWER_TIMEOUT, connection.watches().watch(self.keys.all(), Some(options))).await;
         let mut watch = begun.map_err(|_| Lost::Failed("a watch does not begin".into()))?.map_err(failed)?;
-        self.watching.store(connection.number, Ordering::Relaxed);
+        self.watching.send_replace(connection.number);
         loop {
             let Some(response) = watch.message().await.map_err(failed)? else {
                 return Err(Lost::Failed("a watch has ended".into()));
@@ -173,6 +204,27 @@ impl Mirror {
             self.take(draft, &response)?;
             self.publish(draft)?;
         }
+    }
+
+    /// Whether the copy is a part of the history that etcd holds now. One that was restored from its own
+    /// snapshot has the same id and counts on from an earlier revision; it may have passed the copy's by now.
+    async fn goes_on(&self, connection: &Connection, draft: &Draft) -> Result<bool, Lost> {
+        let then = || Some(GetOptions::new().with_revision(draft.view.revision));
+        let gets = [TxnOp::get(self.keys.head(), then()), TxnOp::get(self.keys.lead(), then())];
+        let answer = timeout(ANSWER_TIMEOUT, connection.kv().txn(Txn::new().and_then(gets))).await;
+        let answer = match answer.map_err(|_| Lost::Failed("no answer in time to a read".into()))? {
+            Ok(answer) => answer,
+            Err(error) if is_future(&error) => return Ok(false),
+            Err(error) => return Err(failed(error)),
+        };
+        let found = answer.op_responses().into_iter().map(|response| match response {
+            TxnOpResponse::Get(mut found) => found.take_kvs().pop(),
+            _ => None,
+        });
+        let found: Vec<_> = found.collect();
+        let [head, lead_then] = &found[..] else { return Ok(false) };
+        let lead_then = lead_then.as_ref().map(lead).transpose()?.flatten();
+        Ok(head.as_ref().map(word) == draft.head && lead_then == draft.view.lead)
     }
 
     /// Reads everything at one revision.
@@ -213,14 +265,15 @@ impl Mirror {
         let state =
             ClusterState { revision: Revision(view.base + revision as u64), ..ClusterState::default() };
         let cluster_id = connection.cluster_id;
-        let mut draft = Draft { view, state, cluster_id, moved: true };
+        let mut draft = Draft { view, state, cluster_id, head: None, moved: true };
         let mut present = BTreeMap::new();
         for kv in &kvs {
             match self.keys.place(kv.key()) {
                 Place::Alive(machine) => drop(present.insert(machine, AliveValue::read(kv.value()).peer)),
                 Place::Lead => draft.view.lead = lead(kv)?,
                 Place::Record(key) => draft.put(&key, Some(kv.value()), kv.mod_revision())?,
-                Place::Format | Place::Head | Place::Strange => {}
+                Place::Head => draft.head = Some(word(kv)),
+                Place::Format | Place::Strange => {}
             }
         }
         self.shared.presence.only(present);
@@ -259,7 +312,10 @@ impl Mirror {
                     return Err(Lost::Compacted);
                 }
                 Place::Format | Place::Strange => {}
-                Place::Head => draft.moved = true,
+                Place::Head => {
+                    draft.head = Some(word(kv)).filter(|_| is_put);
+                    draft.moved = true;
+                }
                 Place::Lead => draft.view.lead = if is_put { lead(kv)? } else { None },
                 Place::Alive(machine) if is_put => {
                     self.shared.presence.came(machine, AliveValue::read(kv.value()).peer)
@@ -317,6 +373,10 @@ fn lead(kv: &KeyValue) -> Result<Option<Lead>, Lost> {
     let value: LeadValue = serde_json::from_slice(kv.value())
         .map_err(|error| Lost::Doubt(format!("the leader's key cannot be read: {error}")))?;
     Ok(Some(Lead { machine: value.machine, created: kv.create_revision(), lease: kv.lease() }))
+}
+
+fn word(kv: &KeyValue) -> (i64, Vec<u8>) {
+    (kv.mod_revision(), kv.value().to_vec())
 }
 
 fn failed(error: Error) -> Lost {

@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::shared::Shared;
 use keys::Keys;
 use lease::Held;
-use link::Link;
+use link::{Connection, Link};
 use mirror::{Mirror, View};
 use trouble::Trouble;
 
@@ -58,25 +58,28 @@ impl V3 {
     }
 
     pub async fn read(&self, deadline: Instant) -> Result<Arc<ClusterState>, ReadError> {
+        self.catch_up(deadline).await?;
+        self.formed()?;
+        Ok(self.shared.state.borrow().clone())
+    }
+
+    /// Waits until the copy holds everything that was acknowledged before the call, and nothing that was gone
+    /// by then.
+    async fn catch_up(&self, deadline: Instant) -> Result<(), ReadError> {
         loop {
             self.formed()?;
-            let Some(connection) = self.link.connected(deadline).await else {
+            let Some(connection) = self.mirror.followed(deadline).await else {
                 return Err(ReadError::Unavailable { reason: self.shared.why() });
             };
             // Who is in a hurry proves nothing against a member.
             let until = deadline.min(Instant::now() + ANSWER_TIMEOUT);
-            let head = timeout_at(until, connection.kv().get(self.keys.head(), None)).await;
-            let trouble = match head {
-                Ok(Ok(head)) => {
-                    // The newest write of all: whoever holds it holds every write that was acknowledged.
-                    let newest = head.kvs().first().map_or(0, |kv| kv.mod_revision());
-                    if !self.seen(newest, deadline).await {
-                        return Err(ReadError::Timeout);
-                    }
-                    self.formed()?;
-                    return Ok(self.shared.state.borrow().clone());
-                }
-                Ok(Err(error)) => Trouble::of(&error),
+            let trouble = match timeout_at(until, self.newest(&connection)).await {
+                // Whoever holds the newest write of all holds every write that was acknowledged.
+                Ok(Ok(newest)) => match self.seen(newest, deadline).await {
+                    true => return Ok(()),
+                    false => return Err(ReadError::Timeout),
+                },
+                Ok(Err(trouble)) => trouble,
                 Err(_) if until == deadline => return Err(ReadError::Timeout),
                 Err(_) => Trouble::Unknown("no answer in time to a read".into()),
             };
@@ -88,6 +91,19 @@ impl V3 {
                 return Err(ReadError::Unavailable { reason: self.shared.why() });
             }
         }
+    }
+
+    /// The revision of the newest write of all (a linearizable read).
+    async fn newest(&self, connection: &Connection) -> Result<i64, Trouble> {
+        let known = self.mirror.view().map_or(0, |view| view.revision);
+        let head = connection.kv().get(self.keys.head(), None).await.map_err(|error| Trouble::of(&error))?;
+        // etcd's own revision, which never goes back. One that has gone back is looked at anew.
+        if head.header().is_some_and(|header| header.revision() < known) {
+            let reason = "it has gone back to where it was before";
+            self.link.failed(connection.number, reason);
+            return Err(Trouble::NotTaken(reason.into()));
+        }
+        Ok(head.kvs().first().map_or(0, |kv| kv.mod_revision()))
     }
 
     /// What this machine may act on.

@@ -7,7 +7,7 @@ use cluster::ClusterState;
 use etcd_client::{Compare, CompareOp, Txn, TxnOp};
 use tokio::time::Instant;
 
-use super::keys::{FORMAT_VERSION, Format, Keys};
+use super::keys::{FORMAT_VERSION, Format, Keys, head_word};
 use super::link::{Connection, Link};
 use super::mirror::Mirror;
 use super::trouble::Trouble;
@@ -61,7 +61,7 @@ pub async fn write(shared: Arc<Shared>, state: &ClusterState) -> Result<(), Stri
     let format = Format { version: FORMAT_VERSION, base: state.revision.0 };
     let format = serde_json::to_vec(&format).expect("numbers under string keys");
     last.push(TxnOp::put(keys.format(), format, None));
-    last.push(TxnOp::put(keys.head(), shared.options.machine.as_str(), None));
+    last.push(TxnOp::put(keys.head(), head_word(&shared.options.machine), None));
     commit(&connection, &keys, last).await
 }
 

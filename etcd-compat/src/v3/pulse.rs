@@ -25,10 +25,9 @@ impl V3 {
             if !self.mirror.watches_on(connection.number) {
                 continue;
             }
-            let head = timeout(ANSWER_TIMEOUT, connection.kv().get(self.keys.head(), None)).await;
+            let newest = timeout(ANSWER_TIMEOUT, self.newest(&connection)).await;
             // What else can go wrong is others' affair: the lease is renewed over the same connection.
-            let Ok(Ok(head)) = head else { continue };
-            let newest = head.kvs().first().map_or(0, |kv| kv.mod_revision());
+            let Ok(Ok(newest)) = newest else { continue };
             let is_seen = self.seen(newest, Instant::now() + BEHIND_MAX).await;
             if !is_seen && self.mirror.watches_on(connection.number) {
                 self.link.failed(connection.number, "its watch tells nothing any more");

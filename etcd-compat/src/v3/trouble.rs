@@ -89,6 +89,12 @@ pub fn is_compacted(error: &Error) -> bool {
         if status.code() as i32 == OUT_OF_RANGE && status.message().contains("compacted"))
 }
 
+/// The revision that is asked for has not been yet.
+pub fn is_future(error: &Error) -> bool {
+    matches!(error, Error::GRpcStatus(status)
+        if status.code() as i32 == OUT_OF_RANGE && status.message().contains("future revision"))
+}
+
 /// The answer is larger than this client takes.
 pub fn is_too_long(error: &Error) -> bool {
     matches!(error, Error::GRpcStatus(status)

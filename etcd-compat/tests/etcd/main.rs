@@ -3,6 +3,8 @@
 mod certificates;
 mod denied;
 mod fleet;
+mod lead;
+mod restored;
 mod strangers;
 mod v2;
 mod v3;

@@ -1,8 +1,8 @@
 //! On etcd's v2 interface, which etcd 3.4 has beside the other with `--enable-v2`.
 
-use cluster::{Command, Kind};
+use cluster::{Command, DesiredState, Kind};
 use etcd_compat::{Api, EtcdStore};
-use store::conformance::{PATIENCE, found, leave, machine, run, unit};
+use store::conformance::{PATIENCE, found, leave, machine, run, set, unit};
 use store::{ProposeError, Role, Store};
 use tokio::time::{Instant, timeout};
 
@@ -96,6 +96,26 @@ async fn a_long_log_becomes_a_snapshot() {
     let (near, far, new) = (near.read().await, far.read().await, new.read().await);
     assert_eq!(near.units, far.units);
     assert_eq!(near.units, new.units, "generations and all");
+    machines.end().await;
+}
+
+/// What is written is large, and the log is listed whole by whoever begins: it must not come to more than that
+/// takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_large_entries_is_kept_short() {
+    let etcd = Etcd::start(1, &[]).await;
+    let mut machines = Machines::start(&etcd, &["m1"], V2);
+    let near = machines.members[0].clone();
+    near.until_role("the lead", leads).await;
+    // Six times as long in a listing.
+    let text = "<".repeat(1_000_000);
+    for number in 0..14 {
+        let set = set(&unit("large.service"), &format!("{number} {text}"), DesiredState::Inactive);
+        near.propose(vec![set]).await;
+    }
+    let new = machines.add(options("m2", etcd.dir(), etcd.endpoints(), V2));
+    new.until("the unit", |state| state.units.len() == 1).await;
+    assert_eq!(near.read().await.units, new.read().await.units);
     machines.end().await;
 }
 

@@ -1,8 +1,8 @@
 //! On etcd's v3 interface.
 
-use cluster::{Command, Kind};
+use cluster::{Command, DesiredState, Generation, Kind, Rejected};
 use etcd_compat::{Api, EtcdStore, User};
-use store::conformance::{PATIENCE, file, found, leave, machine, register, run, unit};
+use store::conformance::{PATIENCE, file, found, leave, machine, register, run, set, unit};
 use store::{ProposeError, ReadError, Role, Store};
 use tokio::time::{Instant, timeout};
 
@@ -105,12 +105,42 @@ async fn a_leader_that_is_cut_off_knows_first() {
     assert!(matches!(role, Role::Leader { term: later } if term < later));
     let silence = second.store.silence();
     assert!(silence[&first.machine] < PATIENCE / 2, "silence counts from the new leader's beginning");
-    let refused = first.store.propose(vec![write("lonely")], Instant::now()).await;
-    assert!(refused.is_err(), "{refused:?}");
+    // It knows without asking, and in no time.
+    let lost = Command::MarkLost { machine: second.machine.clone() };
+    let refused = first.store.decide(term, vec![lost], Instant::now() + PATIENCE).await;
+    assert!(matches!(refused, Err(ProposeError::NoLeader { .. })), "{refused:?}");
 
     wire.mend();
     first.until_role("a follower", |role| matches!(role, Role::Follower { .. })).await;
     written(&first, "back").await;
+    machines.end().await;
+}
+
+/// What was taken away, and was not heard of here, refuses nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_gone_refuses_nothing() {
+    let etcd = Etcd::start(1, &[]).await;
+    let mut machines = Machines::start(&etcd, &["m1"], V3);
+    let near = machines.members[0].clone();
+    near.until_role("the lead", leads).await;
+    let wire = Wire::to(&etcd.endpoints()[0]).await;
+    let far = machines.add(options("m2", etcd.dir(), vec![wire.endpoint.clone()], V3));
+    let (name, ghost) = (unit("web.service"), machine("ghost"));
+    let set = set(&name, "web", DesiredState::Launched);
+    let generation = Generation(near.propose(vec![register(&ghost), set]).await.revision.0);
+    let (unit, home, reason) = (name.clone(), ghost.clone(), String::new());
+    let assign = Command::Assign { unit, machine: home, generation, reason };
+    assert_eq!(near.one(assign).await, Ok(Kind::Created));
+    far.until_role("a follower", |role| matches!(role, Role::Follower { .. })).await;
+    far.until("the unit's home", |state| state.assignments.contains_key(&name)).await;
+    let refused = far.one(Command::RemoveMachine { id: ghost.clone() }).await;
+    assert!(matches!(refused, Err(Rejected::MachineInUse { .. })), "{refused:?}");
+
+    wire.deafen();
+    let unassign = Command::Unassign { unit: name.clone(), machine: ghost.clone() };
+    assert_eq!(near.one(unassign).await, Ok(Kind::Removed));
+    assert!(far.store.state().borrow().assignments.contains_key(&name), "it has not heard of it");
+    assert_eq!(far.one(Command::RemoveMachine { id: ghost }).await, Ok(Kind::Removed));
     machines.end().await;
 }
 

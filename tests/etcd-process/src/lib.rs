@@ -169,6 +169,31 @@ impl Etcd {
         }
     }
 
+    /// Every member of the cluster is that one, begun anew from a backup (`etcdctl snapshot save`) over what it
+    /// had.
+    pub async fn restore(&mut self, file: &Path) {
+        assert_eq!(self.members.len(), 1, "only an etcd of one member is restored");
+        self.kill(0).await;
+        let member = &self.members[0];
+        let data = self.dir.join(&member.name);
+        std::fs::remove_dir_all(&data).unwrap();
+        let peer = format!("http://127.0.0.1:{}", member.peer);
+        let said = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .args(["snapshot", "restore"])
+            .arg(file)
+            .arg(format!("--name={}", member.name))
+            .arg(format!("--data-dir={}", data.display()))
+            .arg(format!("--initial-cluster={}={peer}", member.name))
+            .arg(format!("--initial-advertise-peer-urls={peer}"))
+            .output()
+            .await
+            .expect("etcdctl is installed (Debian: etcd-client)");
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        self.launch(0);
+        self.serves(0).await;
+    }
+
     pub fn log(&self, number: usize) -> String {
         let path = self.dir.join(&self.members[number].name).with_extension("log");
         std::fs::read_to_string(path).unwrap_or_default()
@@ -187,6 +212,8 @@ impl Etcd {
         let said = Command::new("etcdctl")
             .env("ETCDCTL_API", api)
             .arg(format!("--endpoints={}", self.endpoints()[0]))
+            // Its own limit is a second, which a busy machine does not always keep.
+            .args(if api == "2" { &["--timeout=20s", "--total-timeout=60s"][..] } else { &[] })
             .args(self.tls.iter().flat_map(|files| {
                 let names = match api {
                     "2" => ["--ca-file", "--cert-file", "--key-file"],
