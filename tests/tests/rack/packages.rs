@@ -202,6 +202,13 @@ fn what_is_installed(cluster: &Cluster) {
     for word in ["commit ", "feature level ", "log format ", "snapshot format ", "API v1"] {
         assert!(version.contains(word), "{version}");
     }
+    // As docs/packages.md says it.
+    rack.shell(
+        "h2",
+        "systemctl stop coreinitd; systemctl enable --now coreinit.socket; systemctl start coreinitd",
+    );
+    cluster.formed();
+    rack.shell("h2", "systemctl is-active coreinit.socket; corectl list-machines");
     rack.shell("h1", "dpkg -i /root/coreinit-fleet_*.deb 2>&1");
     let fleetctl = rack.shell("h1", "fleetctl list-machines --no-legend; fltctl version");
     assert!(fleetctl.contains("10.77.0.11") && fleetctl.contains("fltctl version"), "{fleetctl}");
@@ -288,10 +295,28 @@ fn purged(cluster: &Cluster) {
         _ => Ok(()),
     };
     eventually(LIMIT, "h3 to have a unit", runs_there);
+    // A unit of the host's own, whose name the cluster has too.
+    rack.shell(
+        "h3",
+        "printf '[Service]\\nExecStart=/bin/sleep infinity\\n' >/etc/systemd/system/own.service
+         systemctl daemon-reload; systemctl start own",
+    );
+    rack.shell(
+        "h1",
+        "printf '[Service]\\nExecStart=/bin/sleep infinity\\n[X-Fleet]\\nGlobal=true\\n' >/root/own.service
+         corectl start --no-block /root/own.service",
+    );
+    let known =
+        || match rack.try_exec("h3", &["test", "-e", "/run/coreinit/units/own.service"])?.status.success() {
+            true => Ok(()),
+            false => Err("it has no file of ours".to_string()),
+        };
+    eventually(LIMIT, "h3 to know a unit of that name", known);
     let names = examples(cluster);
     let said = rack.shell("h3", "dpkg -P coreinit 2>&1");
     let left = on(cluster, "h3");
     assert!(left.is_empty(), "{left:?} run on: {said}");
+    rack.shell("h3", "systemctl is-active own; systemctl stop own; rm /etc/systemd/system/own.service");
     rack.shell(
         "h3",
         "for path in /etc/coreinit /var/lib/coreinit /run/coreinit /run/coreinit.sock /usr/bin/corectl; do
