@@ -49,11 +49,11 @@ pub struct Flags {
     /// fleet's configuration file: what still means something is taken from it
     #[arg(long, env = "COREINIT_FLEET_CONFIG", value_name = "FILE")]
     pub fleet_config: Option<PathBuf>,
-    /// User data, as CoreOS's machines got it, that begins with #cloud-config: carried out once a boot;
-    /// options of this daemon in it win over the configuration file
+    /// User data, as CoreOS's machines got it, that begins with #cloud-config: options of this daemon in it
+    /// win over the configuration file
     #[arg(long, env = "COREINIT_CLOUD_CONFIG", value_name = "FILE")]
     pub cloud_config: Option<PathBuf>,
-    /// Only carry the cloud-config out, and end
+    /// Only carry the cloud-config's files and units out, once a boot, and end
     #[arg(long)]
     pub cloud_config_only: bool,
     /// Only check the cloud-config, print what would be done, and end
@@ -414,11 +414,17 @@ impl Config {
 /// The configuration file, with what a cloud-config says over it.
 fn with_options(text: &str, cloud: &CloudConfig) -> anyhow::Result<File> {
     if cloud.options.is_empty() {
-        return Ok(toml::from_str(text)?);
+        return toml::from_str(text).map_err(|error| without_the_line(text, &error));
     }
-    let mut table: toml::Table = toml::from_str(text)?;
+    let mut table: toml::Table = toml::from_str(text).map_err(|error| without_the_line(text, &error))?;
     table.extend(cloud.options.clone());
     table.try_into().context("with the options of the cloud-config")
+}
+
+/// The line itself stays out of the journal: it may hold a password that somebody has put there.
+fn without_the_line(text: &str, error: &toml::de::Error) -> anyhow::Error {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    anyhow::anyhow!("line {}: {}", before.matches('\n').count() + 1, error.message())
 }
 
 fn lost_after(text: &str) -> anyhow::Result<Duration> {

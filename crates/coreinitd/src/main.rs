@@ -16,6 +16,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// `journalctl COREINIT_UNIT=hello.service` is all that was said of a unit.
 const FIELD_PREFIX: &str = "COREINIT";
 
+/// `EX_TEMPFAIL` of sysexits(3): coreinit-cloud-config.service tries again after it, and after no other.
+const TRY_AGAIN: u8 = 75;
+
 pub fn main() -> ExitCode {
     let flags = Flags::parse();
     if let Some(dir) = &flags.check_store {
@@ -52,9 +55,8 @@ fn again() -> std::process::ExitCode {
 }
 
 fn start(flags: &Flags) -> anyhow::Result<Ended> {
-    let failed = coreinitd::cloud_config::before_running(flags)?;
     let mut config = Config::load(flags)?;
-    config.notes.extend(failed);
+    config.notes.extend(coreinitd::cloud_config::left_undone(flags));
     log_to(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // Two suffice: one for Raft, one for everything that a burst of units brings.
@@ -78,7 +80,7 @@ fn stderr_is_journal() -> bool {
 fn complain(error: &anyhow::Error) -> ExitCode {
     let priority = if stderr_is_journal() { "<3>" } else { "" };
     eprintln!("{priority}coreinitd: {error:#}");
-    ExitCode::FAILURE
+    if error.is::<coreinitd::cloud_config::Later>() { ExitCode::from(TRY_AGAIN) } else { ExitCode::FAILURE }
 }
 
 /// To the journal with fields when systemd started us, else to standard error.

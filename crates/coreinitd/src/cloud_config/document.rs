@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::config::own_address;
@@ -105,6 +106,14 @@ impl Strategy {
     }
 }
 
+/// Nobody has told it, and it was not found.
+#[derive(Debug, thiserror::Error)]
+#[error("{name} is not known: set COREOS_{variable} in /etc/environment")]
+pub struct NoAddress {
+    name: &'static str,
+    variable: String,
+}
+
 /// What stands for `$private_ipv4` and `$public_ipv4`.
 #[derive(Clone, Debug, Default)]
 pub struct Addresses {
@@ -143,9 +152,9 @@ impl Document {
         if body.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(Document::default());
         }
-        let all: Value = serde_saphyr::from_str(&body).context("it is no YAML that can be read")?;
+        let all: Value = parsed(&body).context("it is no YAML that can be read")?;
         ensure!(all.is_object(), "it is no table of keys and values");
-        let mut document: Document = serde_saphyr::from_str(&body).context("it cannot be understood")?;
+        let mut document: Document = parsed(&body).context("it cannot be understood")?;
         document.notes = notes(&all, &document);
         Ok(document)
     }
@@ -179,6 +188,11 @@ impl Document {
         let pairs = self.coreos.fleet.iter();
         pairs.map(|(key, value)| Ok((key.replace('-', "_").to_lowercase(), scalar(key, value)?))).collect()
     }
+}
+
+/// Errors go to the journal, and user data holds tokens: the lines around one are not shown.
+fn parsed<T: DeserializeOwned>(text: &str) -> Result<T, serde_saphyr::Error> {
+    serde_saphyr::from_str_with_options(text, serde_saphyr::options! { with_snippet: false })
 }
 
 /// `k=v,k=v`, as fleet's users write it.
@@ -232,9 +246,7 @@ fn substituted(text: &str, addresses: &dyn Fn() -> Addresses) -> anyhow::Result<
             None => {
                 let address = if name == NAMES[0] { &known.private_ipv4 } else { &known.public_ipv4 };
                 let variable = name[1..].to_uppercase();
-                let address = address.as_ref().with_context(|| {
-                    format!("{name} is not known: set COREOS_{variable} in /etc/environment")
-                })?;
+                let address = address.as_ref().ok_or(NoAddress { name, variable })?;
                 done.push_str(before);
                 done.push_str(address);
             }

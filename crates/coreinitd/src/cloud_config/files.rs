@@ -3,7 +3,7 @@
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -38,7 +38,7 @@ pub fn carry_out(step: &Step, root: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn below(root: &Path, path: &Path) -> PathBuf {
+pub fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
@@ -75,7 +75,7 @@ fn put(new: &Path, file: &NewFile, owner: Option<(Option<u32>, Option<u32>)>) ->
     let mut opened = options.write(true).create_new(true).mode(0o600).open(new).context("cannot make it")?;
     opened.write_all(&file.bytes).context("cannot write")?;
     if let Some((user, group)) = owner {
-        chown(new, user, group).context("cannot give it to its owner")?;
+        fchown(&opened, user, group).context("cannot give it to its owner")?;
     }
     // After the owner: a change of owner takes set-uid bits away.
     opened.set_permissions(Permissions::from_mode(file.mode)).context("cannot set its mode")?;

@@ -19,6 +19,8 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 /// What is read by `coreinit-reboot.service`.
 const UPDATE_CONF: &str = "/etc/coreinit/update.conf";
 const REBOOT_PATH: &str = "coreinit-reboot.path";
+/// It gives the slot back that the machine took to reboot.
+const REBOOT_DONE: &str = "coreinit-reboot-done.service";
 const NETWORKD: &str = "systemd-networkd.service";
 const NETWORK_KINDS: [&str; 3] = [".network", ".netdev", ".link"];
 /// systemd.unit(5).
@@ -126,11 +128,16 @@ impl Plan {
             let lines = vec![("REBOOT_STRATEGY".into(), strategy.into())];
             steps.push(Step::SetLines { path: UPDATE_CONF.into(), lines });
             let unit = REBOOT_PATH.to_string();
-            let (links, verb) = match strategy {
-                "off" => (HostStep::Disable { unit: unit.clone() }, JobVerb::Stop),
-                _ => (HostStep::Enable { unit: unit.clone(), runtime: false }, JobVerb::Start),
+            let verb = if strategy == "off" {
+                // A slot that was taken before is still given back.
+                places.push(Step::Host(HostStep::Disable { unit: unit.clone() }));
+                JobVerb::Stop
+            } else {
+                for unit in [REBOOT_DONE, REBOOT_PATH] {
+                    places.push(Step::Host(HostStep::Enable { unit: unit.into(), runtime: false }));
+                }
+                JobVerb::Start
             };
-            places.push(Step::Host(links));
             jobs.push(HostStep::Job { unit, verb });
         }
         let mut is_placed = false;

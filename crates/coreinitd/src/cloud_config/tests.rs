@@ -69,6 +69,7 @@ write_files:
         [
             "write /etc/motd (6 bytes, mode 0640, owner root:root)",
             "set REBOOT_STRATEGY=etcd-lock in /etc/coreinit/update.conf",
+            "enable coreinit-reboot-done.service",
             "enable coreinit-reboot.path",
             "write /etc/systemd/system/a.service (27 bytes, mode 0644)",
             "write /etc/systemd/system/a.service.d/10-more.conf (26 bytes, mode 0644)",
@@ -92,9 +93,15 @@ fn every_strategy_is_known() {
         let steps = steps(&format!("coreos: {{update: {{reboot-strategy: {strategy}}}}}"));
         let value = strategy.trim_matches(['"', '\'']);
         assert_eq!(steps[0], format!("set REBOOT_STRATEGY={value} in /etc/coreinit/update.conf"));
-        let links = if is_on { "enable" } else { "disable" };
-        assert_eq!(steps[1], format!("{links} coreinit-reboot.path"));
-        assert_eq!(steps[2], format!("{} coreinit-reboot.path", if is_on { "start" } else { "stop" }));
+        let expected: &[&str] = match is_on {
+            true => &[
+                "enable coreinit-reboot-done.service",
+                "enable coreinit-reboot.path",
+                "start coreinit-reboot.path",
+            ],
+            false => &["disable coreinit-reboot.path", "stop coreinit-reboot.path"],
+        };
+        assert_eq!(steps[1..], *expected, "{strategy}");
     };
     check("best-effort", true);
     check("etcd-lock", true);
@@ -150,6 +157,84 @@ fn slips_are_refused_and_nothing_is_done() {
     assert!(understood(text, &addresses).is_err_and(|error| error.to_string().contains("#cloud-config")));
     for nothing in ["", "\n# only words\n", "coreos:\n  units: []\n"] {
         assert!(steps(nothing).is_empty(), "{nothing}");
+    }
+}
+
+/// Errors go to the journal, and tokens are in user data.
+#[test]
+fn what_is_near_a_slip_is_not_shown() {
+    for slip in ["    owner: [", "    colour: red", " bad", "    append: perhaps", "  - content: {a: 1}"] {
+        let text = format!(
+            "coreinit:\n  log: hunter2\nwrite_files:\n  - path: /etc/token\n    content: hunter2\n{slip}\n\
+             more: hunter2\n"
+        );
+        let said = format!("{:#}", understand(&text).map(|cloud| cloud.plan).expect_err(slip));
+        assert!(!said.contains("hunter2"), "{slip}: {said}");
+        assert!(said.contains("line"), "{slip}: {said}");
+    }
+}
+
+/// Below the root of a test; systemd is nowhere.
+async fn carried_out(cloud: &CloudConfig, root: &Path) -> anyhow::Result<Vec<String>> {
+    cloud.carry_out(root, || Some("unix:path=/nowhere/bus".into())).await
+}
+
+#[tokio::test]
+async fn what_fails_is_told_once_a_boot() {
+    let root = tempfile::tempdir().unwrap();
+    let text = "write_files: [{path: /a, owner: nobody-here}, {path: /b, content: b}]";
+    let cloud = understand(text).unwrap();
+    let failed = carried_out(&cloud, root.path()).await.unwrap();
+    assert!(failed.len() == 1 && failed[0].contains("nobody-here"), "{failed:?}");
+    // What was done is not done again, whatever failed beside it.
+    std::fs::remove_file(root.path().join("b")).unwrap();
+    assert_eq!(carried_out(&cloud, root.path()).await.unwrap(), [""; 0]);
+    assert!(!root.path().join("b").exists());
+    // Another file is another matter.
+    let other = understand("write_files: [{path: /b, content: c}]").unwrap();
+    assert_eq!(carried_out(&other, root.path()).await.unwrap(), [""; 0]);
+    assert!(root.path().join("b").exists());
+}
+
+#[tokio::test]
+async fn without_systemd_all_of_it_is_tried_again() {
+    let root = tempfile::tempdir().unwrap();
+    let text = "write_files: [{path: /b}]\ncoreos: {units: [{name: a.service, command: start}]}";
+    let cloud = understand(text).unwrap();
+    for _ in 0..2 {
+        let error = carried_out(&cloud, root.path()).await.unwrap_err();
+        assert!(error.is::<Later>(), "{error:#}");
+        std::fs::remove_file(root.path().join("b")).unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_is_waited_for() {
+    let text = "#cloud-config\nwrite_files: [{path: /f, content: $private_ipv4}]";
+    let begun = Instant::now();
+    let from = |seconds| {
+        move || {
+            let is_there = Duration::from_secs(seconds) <= begun.elapsed();
+            let own = move || if is_there { addresses() } else { Addresses::default() };
+            understood(text, &own).context("in a file")
+        }
+    };
+    let cloud = read_with_addresses(&from(7)).await.unwrap();
+    assert_eq!((cloud.plan.steps.len(), begun.elapsed().as_secs()), (1, 7));
+    let error = read_with_addresses(&from(1000)).await.unwrap_err();
+    assert!(error.is::<Later>() && format!("{error:#}").contains("COREOS_PRIVATE_IPV4"), "{error:#}");
+    assert_eq!(begun.elapsed().as_secs(), 67);
+    // A slip is no better later.
+    let error = read_with_addresses(&|| understand("a: [")).await.unwrap_err();
+    assert!(!error.is::<Later>() && begun.elapsed().as_secs() == 67, "{error:#}");
+}
+
+/// A soft reboot leaves /run, and nothing that was done.
+#[test]
+fn a_boot_takes_away_what_was_done() {
+    let lines = include_str!("../../../../dist/tmpfiles.d/coreinit.conf");
+    for path in [DONE, "/run/coreinit/done"] {
+        assert!(lines.lines().any(|line| line == format!("R! {path}")), "{path}");
     }
 }
 

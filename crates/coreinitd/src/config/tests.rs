@@ -147,3 +147,14 @@ fn flags_win_over_the_file() {
     let config = Config::merge(&flags, file, FleetConf::default()).unwrap();
     assert_eq!((config.socket, config.data_dir), ("/s".into(), "/d".into()));
 }
+
+/// It goes to the journal, and somebody may have put a password where none belongs.
+#[test]
+fn a_slip_is_told_without_its_line() {
+    let check = |text: &str, expected: &str| {
+        let said = with_options(text, &CloudConfig::default()).map(drop).unwrap_err().to_string();
+        assert!(said.starts_with(expected) && !said.contains("hunter2"), "{said}");
+    };
+    check("log = 'info'\netcd_password = 'hunter2'\n", "line 2: unknown field `etcd_password`");
+    check("etcd_password = hunter2\n", "line 1: ");
+}
