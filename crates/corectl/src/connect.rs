@@ -143,7 +143,7 @@ impl Connection {
     /// What was named: an endpoint, or a context. Else the context in use, or the daemon of this machine.
     pub fn target(&self) -> anyhow::Result<Endpoint> {
         let (endpoint, context) = (self.endpoint.as_deref(), self.context.as_deref());
-        let tunnelled = self.tunnel.as_ref().is_some_and(|host| !host.is_empty());
+        let tunnelled = self.is_tunnelled();
         match (endpoint, context.filter(|name| !name.is_empty())) {
             (Some(endpoint), Some(context)) => {
                 // What is typed goes before what is in the environment.
@@ -163,6 +163,10 @@ impl Connection {
                 None => Ok(Endpoint::default()),
             },
         }
+    }
+
+    pub fn is_tunnelled(&self) -> bool {
+        self.tunnel.as_ref().is_some_and(|host| !host.is_empty())
     }
 
     /// How ssh is to be called.

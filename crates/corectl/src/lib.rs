@@ -14,6 +14,7 @@ mod count;
 mod daemon_work;
 mod date;
 mod drain;
+mod environment_file;
 mod explain;
 pub mod fleet;
 mod forward;
@@ -31,16 +32,20 @@ mod membership;
 mod moving;
 mod names;
 pub mod output;
+mod own_reboot;
 mod people;
+mod quadlet;
 mod rebalance;
 mod reboot_lock;
 mod restart;
 mod rotate;
+mod signals;
 mod source;
 mod ssh;
 mod start;
 mod status;
 mod stop;
+mod this_machine;
 mod token;
 mod tunnel;
 mod verdict;
@@ -99,6 +104,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         }
         _ => {}
     }
+    this_machine::check(&cli.command, &cli.connection)?;
     let connected = cli.connection.open().await?;
     let client = &connected.client;
     let none = Amendment::default();

@@ -85,21 +85,34 @@ pub async fn leave(client: &Client, leave: &Leave) -> anyhow::Result<Exit> {
     let own = client.status().await?.machine;
     if !leave.no_drain {
         let drained = Drain { machine: own.to_string(), timeout: leave.timeout };
-        if drain::run(client, &drained).await? != Exit::Done {
+        let drained = drain::run(client, &drained).await;
+        if !matches!(drained, Ok(Exit::Done)) {
             output::problem(
                 "the machine stays a member: some of its units could not move; with --no-drain they stop \
                  here, and wait for a machine that suits them",
             );
-            return Ok(Exit::Failed);
+            stays_cordoned(&own);
+            return drained;
         }
     }
-    client.remove_machine(&own, &Removal { force: true }).await?;
+    if let Err(error) = client.remove_machine(&own, &Removal { force: true }).await {
+        if !leave.no_drain {
+            stays_cordoned(&own);
+        }
+        return Err(error.into());
+    }
     until(client, "this machine to have left", |status, _| {
         status.role == Role::Unformed && status.cluster_id.is_none()
     })
     .await?;
     output::line("this machine has left the cluster");
     Ok(Exit::Done)
+}
+
+/// A drain is not taken back by what comes after it.
+fn stays_cordoned(own: &MachineId) {
+    let own = own.short();
+    output::problem(&format!("it gets no new units: `corectl uncordon {own}` lets it take units again"));
 }
 
 pub async fn remove(client: &Client, remove: &Remove) -> anyhow::Result<Exit> {

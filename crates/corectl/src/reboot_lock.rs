@@ -1,21 +1,21 @@
-//! `reboot-lock`: who may reboot, slots taken and given back, and a machine's own reboot in its turn.
+//! `reboot-lock`: who may reboot, and slots taken and given back. A machine's own reboot is in `own_reboot`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use api::reboot_lock::{HolderView, LockGroup, LockRelease, LockSlots};
 use api::{Client, ClientError};
-use tokio::process::Command;
+use cluster::MachineId;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::cli::{Format, RebootLockCommand, RebootStrategy, Slot};
+use crate::cli::{Format, RebootLockCommand, Slot};
 use crate::machine_command::one;
 use crate::machines::Machines;
 use crate::token::span;
-use crate::{Exit, output};
+use crate::{Exit, output, own_reboot};
 
 /// Others may reboot for minutes.
-const RETRY_PAUSE: Duration = Duration::from_secs(5);
+pub const RETRY_PAUSE: Duration = Duration::from_secs(5);
 const COLUMNS: [&str; 6] = ["group", "slots", "machine", "name", "since", "state"];
 
 pub async fn run(client: &Client, command: &RebootLockCommand, format: Format) -> anyhow::Result<Exit> {
@@ -27,8 +27,14 @@ pub async fn run(client: &Client, command: &RebootLockCommand, format: Format) -
             output::line(&format!("{group}: {slots} at a time may reboot"));
             Ok(Exit::Done)
         }
-        RebootLockCommand::Take { machine, slot } => take(client, machine.as_deref(), slot).await,
-        RebootLockCommand::Reboot { strategy, slot } => reboot(client, *strategy, slot).await,
+        RebootLockCommand::Take { machine, slot } => {
+            let id = match machine {
+                None => client.status().await?.machine,
+                Some(name) => one(&client.machines(false).await?.machines, name)?.id,
+            };
+            take(client, &id, &slot.group, deadline(slot)).await
+        }
+        RebootLockCommand::Reboot { strategy, slot } => own_reboot::run(client, *strategy, slot).await,
         RebootLockCommand::Done { group } => done(client, group).await,
     }
 }
@@ -78,13 +84,18 @@ async fn release(client: &Client, name: &str, group: Option<&str>) -> anyhow::Re
     Ok(Exit::Done)
 }
 
-/// Of this machine, or of another.
-async fn take(client: &Client, machine: Option<&str>, slot: &Slot) -> anyhow::Result<Exit> {
-    let id = match machine {
-        None => client.status().await?.machine,
-        Some(name) => one(&client.machines(false).await?.machines, name)?.id,
-    };
-    if !granted(client, id.as_str(), slot).await? {
+/// When the time that was given is over.
+pub fn deadline(slot: &Slot) -> Option<Instant> {
+    slot.timeout.map(|limit| Instant::now() + limit)
+}
+
+pub async fn take(
+    client: &Client,
+    id: &MachineId,
+    group: &str,
+    deadline: Option<Instant>,
+) -> anyhow::Result<Exit> {
+    if !granted(client, id.as_str(), group, deadline).await? {
         return Ok(Exit::Failed);
     }
     output::line(&format!("{id}: holds a slot and is drained; it may reboot"));
@@ -92,16 +103,15 @@ async fn take(client: &Client, machine: Option<&str>, slot: &Slot) -> anyhow::Re
 }
 
 /// Asks again until the slot is given, or until time is over.
-async fn granted(client: &Client, id: &str, slot: &Slot) -> anyhow::Result<bool> {
-    let deadline = slot.timeout.map(|limit| Instant::now() + limit);
+async fn granted(client: &Client, id: &str, group: &str, deadline: Option<Instant>) -> anyhow::Result<bool> {
     let mut last = String::new();
     loop {
-        let asked = client.pre_reboot(id, &slot.group);
+        let asked = client.pre_reboot(id, group);
         let asked = match deadline {
             None => asked.await,
             Some(deadline) => match timeout_at(deadline, asked).await {
                 Ok(asked) => asked,
-                Err(_) => return late(&last),
+                Err(_) => return Ok(late(&last)),
             },
         };
         match asked {
@@ -116,41 +126,17 @@ async fn granted(client: &Client, id: &str, slot: &Slot) -> anyhow::Result<bool>
             }
         }
         if deadline.is_some_and(|deadline| deadline <= Instant::now() + RETRY_PAUSE) {
-            return late(&last);
+            return Ok(late(&last));
         }
         sleep(RETRY_PAUSE).await;
     }
 }
 
-fn late(last: &str) -> anyhow::Result<bool> {
+/// Says that time is over; never true.
+pub fn late(last: &str) -> bool {
     let why = if last.is_empty() { "the machine is still being drained" } else { last };
     output::problem(&format!("not in time: {why}"));
-    Ok(false)
-}
-
-async fn reboot(client: &Client, strategy: RebootStrategy, slot: &Slot) -> anyhow::Result<Exit> {
-    let locked = match strategy {
-        RebootStrategy::Off => {
-            output::line("reboots are off (reboot strategy \"off\"); nothing was done");
-            return Ok(Exit::Done);
-        }
-        RebootStrategy::Reboot => false,
-        RebootStrategy::EtcdLock => true,
-        // In a cluster, whoever waits for its slot waits for the leader too.
-        RebootStrategy::BestEffort => match client.status().await {
-            Ok(status) => status.cluster_id.is_some(),
-            Err(error) if error.is_unreachable() => false,
-            Err(error) => return Err(error.into()),
-        },
-    };
-    if locked && take(client, None, slot).await? != Exit::Done {
-        return Ok(Exit::Failed);
-    }
-    let ended = Command::new("systemctl").arg("reboot").status().await.context("cannot run systemctl")?;
-    if !ended.success() {
-        bail!("`systemctl reboot` failed ({ended}); `corectl reboot-lock release` gives the slot back");
-    }
-    Ok(Exit::Done)
+    false
 }
 
 /// This machine runs again.
@@ -163,8 +149,6 @@ async fn done(client: &Client, group: &str) -> anyhow::Result<Exit> {
 
 #[cfg(test)]
 mod tests {
-    use cluster::MachineId;
-
     use super::*;
 
     #[test]

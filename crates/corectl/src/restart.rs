@@ -1,5 +1,8 @@
 //! `restart`: each unit is stopped and, when it has stopped, started again, one after another. A unit that
 //! does not come back ends it: the others are left as they are.
+//!
+//! Whatever ends the wait for a stop, the unit is wanted launched afterwards: systemd starts it once it is
+//! down.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +10,7 @@ use api::Client;
 use api::v1::{Operation, State};
 use cluster::UnitName;
 
+use crate::signals::Signals;
 use crate::verdict::Goal;
 use crate::wait::{self, Voice};
 use crate::{Exit, cli, lookup, output, wish};
@@ -22,7 +26,10 @@ impl Voice for StoppedOnTheWay {
     }
 
     fn gave_up(&mut self, unit: &UnitName, goal: Goal, text: &str, why: wait::GivenUp) {
-        wait::Plain.gave_up(unit, goal, text, why);
+        match why {
+            wait::GivenUp::Unplaced => wait::Plain.gave_up(unit, goal, text, why),
+            wait::GivenUp::Late => output::problem(&format!("{unit}: {text} (not stopped in time)")),
+        }
     }
 }
 
@@ -33,9 +40,9 @@ pub async fn run(client: &Client, change: &cli::Change) -> anyhow::Result<Exit> 
         anyhow::bail!("nothing was restarted");
     }
     let names: Vec<UnitName> = chosen.units.keys().cloned().collect();
+    let mut signals = Signals::catch()?;
     for (at, (name, unit)) in chosen.units.into_iter().enumerate() {
-        let was = unit.desired_state;
-        let exit = one(client, &name, was, &change.wait, &mut StoppedOnTheWay, &mut wait::Plain).await?;
+        let exit = one(client, &name, unit.desired_state, &change.wait, &mut signals).await?;
         if exit != Exit::Done {
             let left: Vec<&str> = names[at + 1..].iter().map(UnitName::as_str).collect();
             if !left.is_empty() {
@@ -48,23 +55,60 @@ pub async fn run(client: &Client, change: &cli::Change) -> anyhow::Result<Exit> 
 }
 
 /// One unit. The stop is always waited for: a start that overtakes it would be none.
-pub async fn one(
+async fn one(
     client: &Client,
     name: &UnitName,
     was: State,
     limits: &cli::Wait,
-    stopping: &mut dyn Voice,
-    starting: &mut dyn Voice,
+    signals: &mut Signals,
 ) -> anyhow::Result<Exit> {
-    let set = |state| Operation::Set { name: name.to_string(), text: None, desired_state: Some(state) };
     if was == State::Launched {
-        let made = wish::make(client, vec![set(State::Loaded)]).await?;
-        let waits = cli::Wait { no_block: false, timeout: limits.limit(), block_attempts: None };
-        let exit = made.wait_as(BTreeMap::from([(name.clone(), Goal::Stopped)]), &waits, stopping).await?;
-        if exit != Exit::Done {
-            return Ok(exit);
+        let stopped = tokio::select! {
+            stopped = stop(client, name, limits) => stopped,
+            exit = signals.next() => Ok(exit),
+        };
+        if !matches!(stopped, Ok(Exit::Done)) {
+            let wanted = tokio::select! {
+                wanted = again(client, name) => wanted,
+                _ = signals.next() => Err(anyhow::anyhow!("there was no time to ask for it")),
+            };
+            match wanted {
+                Ok(true) => output::problem(&format!("{name}: starts again as soon as it has stopped")),
+                Ok(false) => {}
+                Err(error) => output::problem(&format!(
+                    "{name}: may stay stopped: {error:#}; `corectl start {name}` starts it"
+                )),
+            }
+            return stopped;
         }
     }
-    let made = wish::make(client, vec![set(State::Launched)]).await?;
-    made.wait_as(BTreeMap::from([(name.clone(), Goal::Launched)]), limits, starting).await
+    let start = async {
+        let made = wish::make(client, vec![set(name, State::Launched)]).await?;
+        made.wait_as(BTreeMap::from([(name.clone(), Goal::Launched)]), limits, &mut wait::Plain).await
+    };
+    tokio::select! {
+        started = start => started,
+        exit = signals.next() => Ok(exit),
+    }
+}
+
+fn set(name: &UnitName, state: State) -> Operation {
+    Operation::Set { name: name.to_string(), text: None, desired_state: Some(state) }
+}
+
+async fn stop(client: &Client, name: &UnitName, limits: &cli::Wait) -> anyhow::Result<Exit> {
+    let made = wish::make(client, vec![set(name, State::Loaded)]).await?;
+    let waits = cli::Wait { no_block: false, timeout: limits.limit(), block_attempts: None };
+    made.wait_as(BTreeMap::from([(name.clone(), Goal::Stopped)]), &waits, &mut StoppedOnTheWay).await
+}
+
+/// Wants a unit launched again that was to stop only for a restart, unless somebody else wants it otherwise by
+/// now. A start that meets a stop waits for it, in the machine's systemd.
+pub async fn again(client: &Client, name: &UnitName) -> anyhow::Result<bool> {
+    match client.unit(name, false).await? {
+        Some(unit) if unit.desired_state == State::Loaded => {
+            Ok(wish::make(client, vec![set(name, State::Launched)]).await?.exit == Exit::Done)
+        }
+        Some(_) | None => Ok(false),
+    }
 }

@@ -12,8 +12,8 @@ use api::v1::Unit;
 use cluster::{UNIT_FILE_BYTES_MAX, UnitFile, UnitFileError, UnitName, validate};
 
 use crate::amend::Amendment;
-use crate::lookup;
 use crate::names::unit_name;
+use crate::{lookup, quadlet};
 
 /// What stands behind the arguments that mean one unit.
 #[derive(Debug)]
@@ -186,7 +186,10 @@ fn read(path: &Path) -> anyhow::Result<Option<UnitFile>> {
         Ok(file) if file.options().is_empty() && !hint(path).is_empty() => {
             bail!("{shown}: this is no unit file, neither by its name nor by what is in it")
         }
-        Ok(file) => Ok(Some(file)),
+        Ok(file) => match quadlet::refusal(&file) {
+            Some(why) => bail!("{shown}: {why}"),
+            None => Ok(Some(file)),
+        },
         Err(UnitFileError::Line { line, reason }) => bail!("{shown}:{line}: {reason}{}", hint(path)),
         Err(error) => bail!("{shown}: {error}"),
     }
@@ -230,6 +233,7 @@ mod tests {
         put("binary.service", b"[Service]\n\xff\n");
         put("web@.service", b"[Service]\nExecStart=/bin/echo %i\n");
         put("README.md", b"# Examples\n\nTo be started.\n");
+        put("redis.container", b"[Container]\nImage=redis:7\n");
         put("noext", b"[Service]\nExecStart=/bin/true\n");
         put("huge.service", &vec![b'#'; UNIT_FILE_BYTES_MAX + 1]);
         fs::create_dir(at("folder")).unwrap();
@@ -255,6 +259,7 @@ mod tests {
         check("bad.service", "/d/bad.service:3: no \"=\"");
         check("binary.service", "/d/binary.service:2: this is not UTF-8 text");
         check("README.md", "/d/README.md: this is no unit file, neither by its name nor by what is in it");
+        check("redis.container", "/d/redis.container: [Container] is for Podman's Quadlet");
         check("huge.service", "/d/huge.service: larger than the 1048576 bytes");
         check("folder", "/d/folder is a directory; name the unit files in it, such as /d/folder/*");
         check("lost.service", "/d/lost.service: the link leads to nowhere, which does not exist");

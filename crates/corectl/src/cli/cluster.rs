@@ -199,7 +199,8 @@ pub struct Recover {
 /// What is done by the daemon's program.
 #[derive(Debug, Args)]
 pub struct Offline {
-    /// The daemon's configuration, with the data folder and the etcd
+    /// The daemon's configuration, with the data folder and the etcd; without it, what coreinitd.service has,
+    /// with the variables of /etc/default/coreinitd
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The daemon's program

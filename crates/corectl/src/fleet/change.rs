@@ -9,6 +9,8 @@ use cluster::{DesiredState, Revision, UnitName, launch_states};
 
 use super::create::{create, mangled};
 use super::{Fleet, Told, words};
+use crate::restart;
+use crate::signals::Signals;
 use crate::start::at_rest;
 use crate::verdict::Goal;
 use crate::wait::{self, Ended, GivenUp, Voice};
@@ -325,6 +327,7 @@ pub async fn restart(fleet: &Fleet, arguments: &[String]) -> Told<Exit> {
         return Ok(Exit::Done);
     }
     let made = create(fleet, arguments, &[]).await.map_err(|why| format!("Error creating units: {why}"))?;
+    let mut signals = Signals::catch().map_err(|error| error.to_string())?;
     for (name, made) in made {
         let was = made.before.as_ref().map_or(State::Inactive, |unit| unit.desired_state);
         if was == State::Inactive && made.before.is_some() {
@@ -334,20 +337,44 @@ pub async fn restart(fleet: &Fleet, arguments: &[String]) -> Told<Exit> {
         let failed = |why: String| format!("Error restarting units: {why}");
         if was == State::Launched {
             let goals = BTreeMap::from([(name.clone(), Goal::Stopped)]);
-            let words = carry_out(fleet, vec![set(&name, State::Loaded)], goals).await.map_err(failed)?;
-            if words.end("unit") != Exit::Done {
-                return Ok(Exit::Failed);
+            let stopped = tokio::select! {
+                stopped = carry_out(fleet, vec![set(&name, State::Loaded)], goals) => {
+                    stopped.map(|words| words.end("unit")).map_err(failed)
+                }
+                exit = signals.next() => Ok(exit),
+            };
+            if stopped != Ok(Exit::Done) {
+                not_stopped(fleet, &name, &mut signals).await;
+                return stopped;
             }
         }
         let goals = match made.is_global {
             true => BTreeMap::new(),
             false => BTreeMap::from([(name.clone(), Goal::Launched)]),
         };
-        let words = carry_out(fleet, vec![set(&name, State::Launched)], goals).await.map_err(failed)?;
-        if words.end("unit") != Exit::Done {
-            return Ok(Exit::Failed);
+        let started = tokio::select! {
+            started = carry_out(fleet, vec![set(&name, State::Launched)], goals) => {
+                started.map_err(failed)?.end("unit")
+            }
+            exit = signals.next() => exit,
+        };
+        if started != Exit::Done {
+            return Ok(started);
         }
         words::log("INFO", &format!("Unit({name}) was restarted."));
     }
     Ok(Exit::Done)
+}
+
+/// The wait for a stop has ended before the stop.
+async fn not_stopped(fleet: &Fleet, name: &UnitName, signals: &mut Signals) {
+    let wanted = tokio::select! {
+        wanted = restart::again(&fleet.client, name) => wanted,
+        _ = signals.next() => Err(anyhow::anyhow!("there was no time to ask for it")),
+    };
+    match wanted {
+        Ok(true) => output::note(&format!("Unit {name} starts again as soon as it has stopped")),
+        Ok(false) => {}
+        Err(error) => output::note(&format!("Unit {name} may stay stopped: {error:#}")),
+    }
 }

@@ -10,7 +10,7 @@ use api::v1::{Batch, Operation, OperationOutcome, State, Unit};
 use cluster::{UnitFile, UnitName, UnitNameError, validate};
 
 use super::{Fleet, Told, words};
-use crate::output;
+use crate::{output, quadlet};
 
 /// A unit that is there now.
 pub struct Made {
@@ -172,7 +172,11 @@ fn read(path: &str, name: &UnitName) -> Told<Option<UnitFile>> {
         Err(error) => return Err(failed(format!("open {path}: {error}"))),
     };
     let text = String::from_utf8(bytes).map_err(|_| failed(format!("{path} is not UTF-8 text")))?;
-    UnitFile::parse(&text).map(Some).map_err(|error| failed(error.to_string()))
+    let file = UnitFile::parse(&text).map_err(|error| failed(error.to_string()))?;
+    match quadlet::refusal(&file) {
+        Some(why) => Err(failed(why)),
+        None => Ok(Some(file)),
+    }
 }
 
 /// For a unit that the cluster does not have: its file, or a template of the cluster, or one on disk.

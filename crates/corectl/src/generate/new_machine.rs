@@ -142,7 +142,7 @@ fn join_unit(bin: &str, addresses: &[String]) -> String {
          Type=oneshot\n\
          RemainAfterExit=yes\n\
          StandardInput=file:{TOKEN_FILE}\n\
-         ExecStart={bin}/corectl cluster join --unless-member - {}\n\
+         ExecStart={bin}/corectl --context local cluster join --unless-member - {}\n\
          ExecStartPost=/bin/rm -f {TOKEN_FILE}\n\
          # The members, the network or the daemon may not be there yet.\n\
          Restart=on-failure\n\

@@ -138,6 +138,20 @@ async fn a_person_is_invited_and_uses_the_cluster_from_afar() {
     let shown = at_home(&play, "context show").await;
     told(&shown, 0, &["Person:", "alice", &here.addresses[0]]);
     assert!(!shown.out.contains("PRIVATE"), "{}", shown.out);
+    // What is about one machine is not done to the one that happens to answer.
+    let commands = [
+        "cluster leave",
+        "cluster init",
+        "cluster join t a",
+        "reboot-lock take",
+        "reboot-lock done",
+        "reboot-lock reboot",
+    ];
+    for command in commands {
+        let said = at_home(&play, command).await;
+        told(&said, 1, &["is about one machine", "--context local"]);
+    }
+    assert!(play.state().machines[&id("m1")].schedulable, "nothing was begun");
     told(&at_home(&play, "-o json context list").await, 0, &["\"current\": true"]);
 
     told(&play.run_at(&afar.socket, &["cluster", "uninvite", "alice"]).await, 0, &["alice: shut out"]);

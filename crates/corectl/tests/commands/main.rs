@@ -7,5 +7,6 @@ mod backing_up;
 mod importing;
 mod placing;
 mod play;
+mod rebooting;
 mod waiting;
 mod wishing;

@@ -208,6 +208,37 @@ async fn restart_stops_first_and_then_starts() {
     );
 }
 
+/// Whatever ends the wait for the stop, the unit is not left stopped.
+#[tokio::test]
+async fn a_restart_that_does_not_see_the_stop_wants_the_unit_launched() {
+    let play = Play::begin().await;
+    play.running("a.service").await;
+    let again = "corectl: a.service: starts again as soon as it has stopped\n";
+    let stopping = "corectl: a.service: deactivating (stop-sigterm) on h1 (10.0.0.1) (not stopped in time)\n";
+    let restart = play.spawn(&["restart", "--timeout", "700ms", "a"]);
+    play.until_desired("a.service", Loaded).await;
+    play.report("a.service", "m1", "deactivating", "stop-sigterm").await;
+    end(restart).await.is(1, "", &format!("{stopping}{again}"));
+    assert_eq!(play.desired("a.service"), Some(Launched));
+
+    for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
+        let restart = play.child(&["restart", "a"]);
+        let process = restart.id().unwrap().to_string();
+        play.until_desired("a.service", Loaded).await;
+        assert!(std::process::Command::new("kill").args([signal, &process]).status().unwrap().success());
+        let said = end(tokio::spawn(async move { restart.wait_with_output().await.unwrap() })).await;
+        said.is(code, "", again);
+        assert_eq!(play.desired("a.service"), Some(Launched));
+    }
+
+    // Unless somebody else has said what he wants.
+    let restart = play.spawn(&["restart", "a"]);
+    play.until_desired("a.service", Loaded).await;
+    play.propose(Command::SetUnit { name: name("a.service"), file: None, desired: Some(Inactive) }).await;
+    end(restart).await.is(1, "", "corectl: a.service: somebody else wants it inactive by now\n");
+    assert_eq!(play.desired("a.service"), Some(Inactive));
+}
+
 #[tokio::test]
 async fn a_global_unit_is_waited_for_on_every_machine_that_takes_it() {
     let play = Play::begin().await;
