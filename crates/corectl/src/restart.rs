@@ -102,8 +102,8 @@ async fn stop(client: &Client, name: &UnitName, limits: &cli::Wait) -> anyhow::R
     made.wait_as(BTreeMap::from([(name.clone(), Goal::Stopped)]), &waits, &mut StoppedOnTheWay).await
 }
 
-/// Wants a unit launched again that was to stop only for a restart, unless somebody else wants it otherwise by
-/// now. A start that meets a stop waits for it, in the machine's systemd.
+/// Wants a unit launched again that was to stop only for a restart, unless somebody else wants it otherwise
+/// by now. A start that meets a stop waits for it, in the machine's systemd.
 pub async fn again(client: &Client, name: &UnitName) -> anyhow::Result<bool> {
     match client.unit(name, false).await? {
         Some(unit) if unit.desired_state == State::Loaded => {
