@@ -17,7 +17,7 @@ const SUM_BYTES: usize = 20;
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// The largest backup: the largest state that stores take, and its head.
-pub const BACKUP_BYTES_MAX: usize = (64 << 20) + (128 << 10);
+pub const BACKUP_BYTES_MAX: usize = (128 << 20) + (128 << 10);
 
 /// What a backup is of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -39,6 +39,11 @@ impl ClusterState {
         Ok(token_change(Kind::Updated, id, Some(token)))
     }
 
+    /// Whether there is such a token, whatever it may do by now.
+    pub fn knows_token(&self, id: &str, digest: &str) -> bool {
+        self.tokens.get(id).is_some_and(|token| token.digest == digest)
+    }
+
     pub(crate) fn revoke_token(&self, id: &str) -> Result<Applied, Rejected> {
         match self.tokens.contains_key(id) {
             true => Ok(token_change(Kind::Removed, id, None)),

@@ -1,6 +1,7 @@
 //! The only rule of change. Called when a log entry commits, on every replica, so it decides nothing: it
 //! checks what must hold and records.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::command::{Applied, Change, Command, Kind, Rejected};
@@ -124,6 +125,7 @@ impl ClusterState {
         if name.is_template() && unit.desired != DesiredState::Inactive {
             return Err(Rejected::TemplateActivated { name: name.clone() });
         }
+        self.has_room_for(name, &unit)?;
         Ok(Applied { kind, change: Some(Change::Unit(name.clone(), Some(unit))) })
     }
 
@@ -232,14 +234,15 @@ impl ClusterState {
 
     fn set_observed(&self, unit: &UnitName, machine: &MachineId, new: Option<&Observed>) -> Applied {
         let old = self.observed.get(&(unit.clone(), machine.clone()));
-        let kind = match (old, new) {
+        let new = new.map(|new| self.kept(unit, machine, new));
+        let kind = match (old, &new) {
             (None, None) => return unchanged(),
-            (Some(old), Some(new)) if **old == *new => return unchanged(),
+            (Some(old), Some(new)) if **old == **new => return unchanged(),
             (None, Some(_)) => Kind::Created,
             (Some(_), Some(_)) => Kind::Updated,
             (Some(_), None) => Kind::Removed,
         };
-        let change = Change::Observed(unit.clone(), machine.clone(), new.cloned());
+        let change = Change::Observed(unit.clone(), machine.clone(), new.map(Cow::into_owned));
         Applied { kind, change: Some(change) }
     }
 }

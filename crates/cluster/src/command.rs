@@ -293,6 +293,11 @@ pub enum Rejected {
     Key(KeyError),
     #[error("keys are kept in the daemons' own store only; here the etcd has them")]
     KeysElsewhere,
+    #[error(
+        "the cluster's unit files take {bytes} bytes, and there is room for at most {max}: `corectl destroy` \
+         units that nobody needs, or keep large contents in files beside the units"
+    )]
+    UnitsFull { bytes: usize, max: usize },
 }
 
 fn plural(count: u32) -> &'static str {

@@ -24,6 +24,7 @@ mod reboot;
 mod record;
 mod relocate;
 mod requirement;
+mod room;
 mod rotation;
 mod schedule;
 mod state;
@@ -55,8 +56,9 @@ pub use relocate::{MoveRefused, Relocation, move_unit, rebalance};
 pub use requirement::{
     OptionName, RequirementError, Requirements, Warning, is_global, launch_states, option_names, validate,
 };
+pub use room::{TOLD_BYTES_MAX, UNITS_BYTES_MAX};
 pub use rotation::{Rotation, RotationPhase, RotationStep};
 pub use schedule::{Decision, Schedule, Scheduler, Unplaced, schedule};
-pub use state::{ClusterState, differences};
+pub use state::{ClusterState, Weigh, Weighed, differences};
 pub use unit_file::{UNIT_FILE_BYTES_MAX, UnitFile, UnitFileError, UnitHash, UnitOption};
 pub use unit_name::{UnitName, UnitNameError};

@@ -1,6 +1,7 @@
 //! Everything the cluster knows at one revision. A clone is cheap: the maps share their structure.
 
 mod read_map;
+mod weighed;
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize};
 
 use self::read_map::read_map;
+pub use self::weighed::{Weigh, Weighed};
 use crate::command::{Change, Command, Outcome, Rejected};
 use crate::key_space::KeySpace;
 use crate::person::{Person, PersonName};
@@ -21,14 +23,12 @@ use crate::{MachineId, Revision, UnitName};
 pub struct ClusterState {
     pub revision: Revision,
     pub cluster: Option<Arc<Cluster>>,
-    #[serde(deserialize_with = "read_map")]
-    pub units: OrdMap<UnitName, Arc<Unit>>,
+    pub units: Weighed<UnitName, Unit>,
     #[serde(deserialize_with = "read_map")]
     pub assignments: OrdMap<UnitName, Arc<Assignment>>,
     #[serde(deserialize_with = "read_map")]
     pub machines: OrdMap<MachineId, Arc<Machine>>,
-    #[serde(deserialize_with = "read_map")]
-    pub observed: OrdMap<(UnitName, MachineId), Arc<Observed>>,
+    pub observed: Weighed<(UnitName, MachineId), Observed>,
     #[serde(deserialize_with = "read_map")]
     pub tokens: OrdMap<String, Arc<Token>>,
     /// Machines that were removed, and are not taken back unasked.
@@ -73,10 +73,10 @@ impl ClusterState {
     pub fn put(&mut self, change: Change) {
         match change {
             Change::Cluster(cluster) => self.cluster = Some(Arc::new(cluster)),
-            Change::Unit(name, unit) => put(&mut self.units, name, unit),
+            Change::Unit(name, unit) => put_weighed(&mut self.units, name, unit),
             Change::Assignment(name, assignment) => put(&mut self.assignments, name, assignment),
             Change::Machine(id, machine) => put(&mut self.machines, id, machine),
-            Change::Observed(name, id, observed) => put(&mut self.observed, (name, id), observed),
+            Change::Observed(name, id, observed) => put_weighed(&mut self.observed, (name, id), observed),
             Change::Token(id, token) => put(&mut self.tokens, id, token),
             Change::Expelled(id, expelled) => put(&mut self.expelled, id, expelled),
             Change::Person(name, person) => put(&mut self.people, name, person),
@@ -145,6 +145,13 @@ impl ClusterState {
 }
 
 fn put<K: Ord + Clone, V>(map: &mut OrdMap<K, Arc<V>>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => map.insert(key, Arc::new(value)),
+        None => map.remove(&key),
+    };
+}
+
+fn put_weighed<K: Ord + Clone, V: Weigh<K>>(map: &mut Weighed<K, V>, key: K, value: Option<V>) {
     match value {
         Some(value) => map.insert(key, Arc::new(value)),
         None => map.remove(&key),

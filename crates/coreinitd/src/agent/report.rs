@@ -64,7 +64,9 @@ impl Reporter {
         let gone = known.keys().filter(|unit| !units.contains(**unit)).map(|unit| report(unit, None));
         let mut commands: Vec<Command> = gone.collect();
         for (unit, observed) in reports {
-            if known.get(&unit).is_none_or(|known| ***known != observed) {
+            // What the cluster keeps in fewer words is no news.
+            let kept = state.kept(&unit, machine, &observed);
+            if known.get(&unit).is_none_or(|known| ***known != *kept) {
                 commands.push(report(&unit, Some(observed)));
             }
         }

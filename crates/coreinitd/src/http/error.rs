@@ -168,6 +168,7 @@ fn rejected_status(rejected: &Rejected) -> StatusCode {
         | Rejected::MachineTooOld { .. }
         | Rejected::Key(_)
         | Rejected::KeysElsewhere
+        | Rejected::UnitsFull { .. }
         | Rejected::LevelNotReached { .. }
         | Rejected::MachineReboots { .. }
         | Rejected::RebootSlotsTaken { .. }
