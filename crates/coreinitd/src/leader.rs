@@ -13,10 +13,34 @@ use crate::signs::Signs;
 
 /// How often the silence of machines is looked at.
 const TICK: Duration = Duration::from_millis(250);
-/// A proposal of the leader's is made to its own log: longer than this, and there is no quorum.
+/// A proposal of the leader's is made to its own log: longer than this, and there is no quorum. The same
+/// holds for its first read.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Decisions in one proposal: so many are committed at once, and units of one group are seldom torn apart.
 const DECISIONS_MAX: usize = 1000;
+
+/// This machine's lead, as far as decisions may be made in it. A new leader's state may be behind what the
+/// leaders before it have made; what follows from such a state may be wrong, and be taken.
+#[derive(Default)]
+pub(crate) struct Lead {
+    /// The term in which the state was brought up to date.
+    known: Option<u64>,
+}
+
+impl Lead {
+    /// The term in which to decide, from a state that is looked at afterwards; `None` while this machine does
+    /// not lead, or does not know all yet. Not resumed when cancelled: asked again, it reads again.
+    pub(crate) async fn term(&mut self, store: &dyn Store, role: &Role) -> Option<u64> {
+        let Role::Leader { term } = role else { return None };
+        if self.known != Some(*term) {
+            match store.read(Instant::now() + PROPOSE_TIMEOUT).await {
+                Ok(_) => self.known = Some(*term),
+                Err(error) => tracing::debug!(%error, "nothing is decided before the state is up to date"),
+            }
+        }
+        self.known.filter(|known| known == term)
+    }
+}
 
 /// Runs until `stop`. While another machine leads, it only waits.
 pub async fn run(
@@ -28,19 +52,26 @@ pub async fn run(
     let mut state = store.state();
     let mut role = store.role();
     let mut scheduler = Scheduler::default();
+    let mut lead = Lead::default();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         signs.leader.beat();
+        let is = role.borrow_and_update().clone();
+        let term = tokio::select! {
+            // Not resumed when cancelled: the daemon is stopping.
+            term = lead.term(&*store, &is) => term,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
         let now = state.borrow_and_update().clone();
-        if matches!(*role.borrow_and_update(), Role::Leader { .. }) {
+        if let Some(term) = term {
             let begun = Instant::now();
             let decided = decide(&mut scheduler, &now, &store.silence(), machine_lost_after);
             signs.schedule.add(begun.elapsed());
             for commands in decided.chunks(DECISIONS_MAX) {
                 tokio::select! {
                     // Not resumed when cancelled: the next leader decides anew.
-                    proposed = propose(&*store, commands) => if proposed.is_err() { break },
+                    proposed = propose(&*store, term, commands) => if proposed.is_err() { break },
                     _ = stop.wait_for(|stop| *stop) => return,
                 }
             }
@@ -106,8 +137,9 @@ fn decide(
     schedule.decisions.into_iter().map(|decision| decision.into_command()).collect()
 }
 
-pub(crate) async fn propose(store: &dyn Store, commands: &[Command]) -> Result<(), ProposeError> {
-    let committed = store.propose(commands.to_vec(), Instant::now() + PROPOSE_TIMEOUT).await;
+/// Proposes what was decided in that term.
+pub(crate) async fn propose(store: &dyn Store, term: u64, commands: &[Command]) -> Result<(), ProposeError> {
+    let committed = store.decide(term, commands.to_vec(), Instant::now() + PROPOSE_TIMEOUT).await;
     match &committed {
         Ok(committed) => {
             for (command, outcome) in commands.iter().zip(&committed.outcomes) {
@@ -123,12 +155,91 @@ pub(crate) async fn propose(store: &dyn Store, commands: &[Command]) -> Result<(
 
 #[cfg(test)]
 mod tests {
-    use cluster::MachineInfo;
-    use store::MemoryStore;
+    use async_trait::async_trait;
+    use cluster::{DesiredState, MachineInfo, UnitFile, UnitName};
+    use store::{Committed, MemoryStore, ReadError};
 
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(30);
+
+    /// A machine that has just taken the lead, and has not applied yet what the leader before it made.
+    struct Behind {
+        made: MemoryStore,
+        shown: watch::Sender<Arc<ClusterState>>,
+    }
+
+    #[async_trait]
+    impl Store for Behind {
+        async fn propose(
+            &self,
+            commands: Vec<Command>,
+            deadline: Instant,
+        ) -> Result<Committed, ProposeError> {
+            self.made.propose(commands, deadline).await
+        }
+
+        fn state(&self) -> watch::Receiver<Arc<ClusterState>> {
+            self.shown.subscribe()
+        }
+
+        async fn read(&self, deadline: Instant) -> Result<Arc<ClusterState>, ReadError> {
+            let all = self.made.read(deadline).await?;
+            self.shown.send_replace(all.clone());
+            Ok(all)
+        }
+
+        fn role(&self) -> watch::Receiver<Role> {
+            self.made.role()
+        }
+
+        async fn here(&self, deadline: Instant) -> Result<(), ReadError> {
+            self.made.here(deadline).await
+        }
+
+        fn silence(&self) -> BTreeMap<MachineId, Duration> {
+            BTreeMap::new()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_leader_decides_nothing_from_an_old_state() {
+        let id = |text| MachineId::new(text).unwrap();
+        let unit = UnitName::new("web.service").unwrap();
+        let made = MemoryStore::new(id("m1"));
+        let propose = async |command| {
+            let committed = made.propose(vec![command], Instant::now() + LIMIT).await.unwrap();
+            committed.outcomes[0].clone().unwrap();
+        };
+        propose(Command::InitCluster { id: "c".into(), name: "c".into() }).await;
+        for machine in ["m1", "m2"] {
+            let info = MachineInfo { feature_level: FEATURE_LEVEL, ..MachineInfo::default() };
+            propose(Command::RegisterMachine { id: id(machine), info }).await;
+        }
+        propose(Command::RaiseFeatureLevel { to: FEATURE_LEVEL }).await;
+        let file = Some(UnitFile::parse("[Service]\nExecStart=/bin/true\n").unwrap());
+        propose(Command::SetUnit { name: unit.clone(), file, desired: Some(DesiredState::Launched) }).await;
+        let generation = made.state().borrow().units[&unit].generation;
+        let (machine, reason) = (id("m2"), String::new());
+        propose(Command::Assign { unit: unit.clone(), machine, generation, reason }).await;
+        propose(Command::MarkLost { machine: id("m2") }).await;
+        let behind = made.state().borrow().clone();
+        // The last that the leader before made: the machine is back, and its unit stays there.
+        propose(Command::MarkReady { machine: id("m2") }).await;
+        let before = made.state().borrow().clone();
+
+        let store = Arc::new(Behind { made, shown: watch::Sender::new(behind) });
+        let (stop, stopping) = watch::channel(false);
+        let leader = tokio::spawn(run(store.clone(), LIMIT, Arc::default(), stopping));
+        let mut shown = store.state();
+        let known = shown.wait_for(|state| state.revision == before.revision);
+        tokio::time::timeout(LIMIT, known).await.expect("it asks what it does not know").unwrap();
+        // It has decided, at its tick at the latest.
+        tokio::time::sleep(4 * TICK).await;
+        stop.send_replace(true);
+        leader.await.unwrap();
+        assert_eq!(store.made.state().borrow().revision, before.revision, "nothing was to be done");
+    }
 
     /// While one machine knows less, the level stays; when the last one knows more, it rises by itself.
     #[tokio::test]

@@ -8,11 +8,11 @@ use std::time::Duration;
 use cluster::{
     ClusterState, Command, Condition, DrainStep, Liveness, MachineId, RebootChange, UnitName, drain_step,
 };
-use store::{Role, Store};
+use store::Store;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::leader::propose;
+use crate::leader::{Lead, propose};
 
 /// How often it is looked whether a unit has been waited for in vain.
 const TICK: Duration = Duration::from_secs(1);
@@ -28,16 +28,23 @@ pub async fn run(store: Arc<dyn Store>, mut stop: watch::Receiver<bool>) {
     let mut role = store.role();
     // What a new leader does not know only makes it wait less.
     let mut under_way = UnderWay::new();
+    let mut lead = Lead::default();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        if matches!(*role.borrow_and_update(), Role::Leader { .. }) {
+        let is = role.borrow_and_update().clone();
+        let term = tokio::select! {
+            // Not resumed when cancelled: the daemon is stopping.
+            term = lead.term(&*store, &is) => term,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        if let Some(term) = term {
             let now = state.borrow_and_update().clone();
             let commands = decide(&now, &mut under_way);
             if !commands.is_empty() {
                 tokio::select! {
                     // Not resumed when cancelled: the next leader decides anew.
-                    _ = propose(&*store, &commands) => {}
+                    _ = propose(&*store, term, &commands) => {}
                     _ = stop.wait_for(|stop| *stop) => return,
                 }
             }

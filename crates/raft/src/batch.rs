@@ -6,12 +6,13 @@ use cluster::{Command, Outcome, Revision};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use openraft::errors::{ClientWriteError, RaftError};
+use openraft::impls::ProgressResponder;
 use store::{Committed, proposal_bytes};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::message::Refusal;
 use crate::node::Raft;
-use crate::types::{Proposal, Reply};
+use crate::types::{Proposal, Reply, TypeConfig};
 
 /// Proposals that wait; more have to wait at the door.
 const QUEUE_MAX: usize = 1024;
@@ -24,7 +25,14 @@ const COMMANDS_MAX: usize = 1024;
 const BYTES_MAX: usize = 4 << 20;
 
 type Answer = Result<Committed, Refusal>;
-type Waiting = (Vec<Command>, oneshot::Sender<Answer>);
+
+/// A caller's commands on their way.
+struct Waiting {
+    /// They are of use only while this node leads in that term.
+    term: Option<u64>,
+    commands: Vec<Command>,
+    answer: oneshot::Sender<Answer>,
+}
 
 /// The way into this node's log. Cheap to clone.
 #[derive(Clone)]
@@ -45,9 +53,18 @@ impl Batches {
 
     /// Commits the commands if this node leads.
     pub async fn propose(&self, commands: Vec<Command>) -> Answer {
+        self.wait(None, commands).await
+    }
+
+    /// Commits the commands if this node leads in that term.
+    pub async fn decide(&self, term: u64, commands: Vec<Command>) -> Answer {
+        self.wait(Some(term), commands).await
+    }
+
+    async fn wait(&self, term: Option<u64>, commands: Vec<Command>) -> Answer {
         let (answer, answered) = oneshot::channel();
         let stopped = || Refusal::Failed("the store has stopped".into());
-        self.queue.send((commands, answer)).await.map_err(|_| stopped())?;
+        self.queue.send(Waiting { term, commands, answer }).await.map_err(|_| stopped())?;
         answered.await.unwrap_or(Err(Refusal::Unknown))
     }
 }
@@ -68,13 +85,20 @@ async fn run(log: Arc<Log>, mut waiting: mpsc::Receiver<Waiting>) {
             first = waiting.recv(), if open && in_flight.len() < IN_FLIGHT_MAX => match first {
                 None => open = false,
                 Some(first) => {
+                    let mut term = first.term;
+                    let mut commands = first.commands.len();
+                    let mut bytes = proposal_bytes(&first.commands);
                     let mut batch = vec![first];
-                    let mut commands = batch[0].0.len();
-                    let mut bytes = proposal_bytes(&batch[0].0);
                     while commands < COMMANDS_MAX && bytes < BYTES_MAX {
                         let Ok(next) = waiting.try_recv() else { break };
-                        commands += next.0.len();
-                        bytes += proposal_bytes(&next.0);
+                        commands += next.commands.len();
+                        bytes += proposal_bytes(&next.commands);
+                        // One entry is for one term or for any. The leader decides now and then, so that this
+                        // adds an entry or two.
+                        if next.term != term {
+                            term = next.term;
+                            in_flight.push(commit(log.clone(), std::mem::take(&mut batch)));
+                        }
                         batch.push(next);
                     }
                     in_flight.push(commit(log.clone(), batch));
@@ -88,17 +112,13 @@ async fn commit(log: Arc<Log>, batch: Vec<Waiting>) {
     // A leader that has not applied its log yet may write it again: that is refused then, and no harm.
     let mut commands: Vec<Command> = (log.first)().into_iter().collect();
     let firsts = commands.len();
+    let term = batch.first().and_then(|first| first.term);
     let mut callers = Vec::with_capacity(batch.len());
-    for (mine, answer) in batch {
+    for Waiting { term: _, commands: mine, answer } in batch {
         callers.push((mine.len(), answer));
         commands.extend(mine);
     }
-    let written = log.raft.client_write(Proposal(commands)).await;
-    let result = written.map_err(refusal).map(|response| {
-        let Reply(outcomes) = response.data;
-        (Revision(response.log_id.index), outcomes)
-    });
-    match result {
+    match write(&log.raft, term, Proposal(commands)).await {
         Ok((revision, outcomes)) => {
             let mut outcomes = outcomes.into_iter().skip(firsts);
             for (count, answer) in callers {
@@ -115,15 +135,34 @@ async fn commit(log: Arc<Log>, batch: Vec<Waiting>) {
     }
 }
 
-fn refusal(
-    error: RaftError<crate::types::TypeConfig, ClientWriteError<crate::types::TypeConfig>>,
-) -> Refusal {
+async fn write(
+    raft: &Raft,
+    term: Option<u64>,
+    proposal: Proposal,
+) -> Result<(Revision, Vec<Outcome>), Refusal> {
+    let written = match term {
+        None => raft.client_write(proposal).await.map_err(|error| match error {
+            RaftError::APIError(error) => refusal(error),
+            RaftError::Fatal(fatal) => Refusal::Failed(fatal.to_string()),
+        })?,
+        Some(term) => {
+            let (responder, written) = ProgressResponder::complete_only();
+            let sent = raft.write(proposal).with_leader(term).responder(responder).await;
+            sent.map_err(|fatal| Refusal::Failed(fatal.to_string()))?;
+            // Whoever was to answer has ended.
+            written.await.map_err(|_| Refusal::Unknown)?.map_err(refusal)?
+        }
+    };
+    let Reply(outcomes) = written.data;
+    Ok((Revision(written.log_id.index), outcomes))
+}
+
+fn refusal(error: ClientWriteError<TypeConfig>) -> Refusal {
     match error {
-        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+        ClientWriteError::ForwardToLeader(forward) => {
             Refusal::NotLeader { leader: forward.leader_node.map(|node| node.address) }
         }
-        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => Refusal::Unknown,
-        RaftError::APIError(other) => Refusal::Failed(other.to_string()),
-        RaftError::Fatal(fatal) => Refusal::Failed(fatal.to_string()),
+        ClientWriteError::LogEntryDiscarded(_) => Refusal::Unknown,
+        other => Refusal::Failed(other.to_string()),
     }
 }

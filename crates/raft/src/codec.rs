@@ -11,11 +11,15 @@ use std::io;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The encoding itself. Another one would get another number, and this one would still be read.
+/// The encoding itself. Another one would get another number, behind the same head and checksum, and this one
+/// would still be read.
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 5;
-/// No record is larger: a snapshot of a cluster far larger than any we know.
-const BODY_BYTES_MAX: usize = 64 << 20;
+/// No record is larger, its head included. The largest is that of the state: a quarter of it may be keys and
+/// their history, three eighths unit files (`cluster::UNITS_BYTES_MAX`), an eighth what machines say of
+/// failures (`cluster::TOLD_BYTES_MAX`), and the rest is small for each unit and machine.
+pub const RECORD_BYTES_MAX: usize = 128 << 20;
+const BODY_BYTES_MAX: usize = RECORD_BYTES_MAX - HEAD_BYTES;
 
 fn config() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<BODY_BYTES_MAX>()
@@ -49,11 +53,11 @@ fn seal(record: &mut [u8]) {
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     let (head, body) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or_else(|| bad("is too short"))?;
     let [version, crc @ ..] = *head;
-    if version != VERSION {
-        return Err(bad("is of an unknown version"));
-    }
     if crc32fast::hash(body) != u32::from_le_bytes(crc) {
         return Err(bad("has a wrong checksum"));
+    }
+    if version != VERSION {
+        return Err(newer(&format!("its encoding is {version}")));
     }
     let (value, consumed) =
         bincode::serde::decode_from_slice(body, config()).map_err(|error| newer(&error.to_string()))?;
@@ -64,7 +68,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
 }
 
 /// The checksum holds, so nothing is damaged: who wrote it knew more.
-fn newer(what: &str) -> io::Error {
+pub(crate) fn newer(what: &str) -> io::Error {
     let text = format!("a record is of a newer version of coreinit than this one ({what})");
     io::Error::new(io::ErrorKind::Unsupported, text)
 }
@@ -132,6 +136,10 @@ mod tests {
         assert_eq!(kind(&flipped), io::ErrorKind::InvalidData);
         assert_eq!(kind(&sealed(&[7, 1])), io::ErrorKind::Unsupported, "a variant of later times");
         assert_eq!(kind(&sealed(&[0, 1, 2])), io::ErrorKind::Unsupported, "a field of later times");
+        let later = [&[VERSION + 1], &good[1..]].concat();
+        assert_eq!(kind(&later), io::ErrorKind::Unsupported, "an encoding of later times");
+        let torn = [&[VERSION + 1], &flipped[1..]].concat();
+        assert_eq!(kind(&torn), io::ErrorKind::InvalidData);
     }
 
     #[test]

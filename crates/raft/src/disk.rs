@@ -14,6 +14,7 @@ use cluster::ClusterState;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::codec;
 pub use crate::engine::EngineKind;
 use crate::engine::{Engine, damaged};
 use crate::files::{Files, Folder};
@@ -149,10 +150,15 @@ impl Disk {
         Ok(self.witness.nonce())
     }
 
+    /// For what fails above the disk and leaves the store as useless as an I/O error would.
+    pub(crate) fn fail(&self, why: String) {
+        self.failure.note(|| why);
+    }
+
     /// Says what failed, once an I/O error has happened. Nothing is acknowledged after that: the process has
     /// to end.
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
-        self.failure.failed.subscribe()
+        self.failure.failed()
     }
 }
 
@@ -225,6 +231,9 @@ fn identity(files: &dyn Files, witness: &Witness) -> io::Result<Option<Identity>
     };
     let wrong = |why: &dyn std::fmt::Display| damaged(format!("the file {IDENTITY:?}: {why}"));
     let file: IdentityFile = serde_json::from_slice(&bytes).map_err(|error| wrong(&error))?;
+    if says_more(&bytes, &file.identity)? {
+        return Err(codec::newer(&format!("the file {IDENTITY:?} says more")));
+    }
     let crc32 = crc32fast::hash(&serde_json::to_vec(&file.identity)?);
     match crc32 == file.crc32 {
         true => Ok(Some(file.identity)),
@@ -232,9 +241,22 @@ fn identity(files: &dyn Files, witness: &Witness) -> io::Result<Option<Identity>
     }
 }
 
+/// Whether an identity's file has fields that this version does not know.
+fn says_more(bytes: &[u8], identity: &Identity) -> io::Result<bool> {
+    let file: serde_json::Value = serde_json::from_slice(bytes)?;
+    let known = serde_json::to_value(identity)?;
+    let said = file["identity"].as_object().into_iter().flatten();
+    // An address that is written down as `null` is a field that is known.
+    Ok(said.into_iter().any(|(field, _)| known.get(field).is_none() && field != "address"))
+}
+
 /// The snapshot to begin with. `purged <= snapshot`: what the log has not any more, the snapshot must have.
 fn snapshot(files: &dyn Files, now: &Claim) -> io::Result<Option<crate::state_machine::Snapshot>> {
     let found = snapshot_file::find(files)?;
+    // What it holds counts, and it stays where it is for who can read it.
+    if let Some((name, error)) = found.unread.first() {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, format!("snapshot {name}: {error}")));
+    }
     let end = found.newest.as_ref().and_then(|snapshot| snapshot.meta.last_log_id);
     if let Some(purged) = &now.purged
         && end.is_none_or(|end| end < purged.id)
@@ -309,6 +331,11 @@ pub(crate) fn put_aside(dir: &Path, why: &str) -> io::Result<PathBuf> {
     }
 }
 
+/// Whether the store in `dir` is of a node that belongs to a cluster.
+pub fn has_identity(dir: &Path) -> bool {
+    dir.join(IDENTITY).exists()
+}
+
 /// What [`set_aside`] calls a damaged store.
 pub const ASIDE_DAMAGED: &str = "damaged";
 /// What [`set_aside`] calls the store of a machine that was removed from its cluster.
@@ -332,17 +359,24 @@ impl Default for Failure {
 }
 
 impl Failure {
+    /// Says what failed, once something has.
+    pub(crate) fn failed(&self) -> watch::Receiver<Option<String>> {
+        self.failed.subscribe()
+    }
+
     /// Does `act` unless something has failed before. `what` is being done, for people.
     pub(crate) fn guard<T>(&self, what: &str, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         if let Some(failed) = &*self.failed.borrow() {
             return Err(io::Error::other(format!("the store has failed before: {failed}")));
         }
-        act().inspect_err(|error| {
-            self.failed.send_if_modified(|failed| {
-                let first = failed.is_none();
-                failed.get_or_insert_with(|| format!("{what}: {error}"));
-                first
-            });
-        })
+        act().inspect_err(|error| self.note(|| format!("{what}: {error}")))
+    }
+
+    fn note(&self, why: impl FnOnce() -> String) {
+        self.failed.send_if_modified(|failed| {
+            let first = failed.is_none();
+            failed.get_or_insert_with(why);
+            first
+        });
     }
 }

@@ -35,7 +35,9 @@ pub mod types;
 mod vitals;
 mod witness;
 
-pub use disk::{ASIDE_DAMAGED, ASIDE_REMOVED, Disk, DiskError, FlushMode, Founder, Identity, set_aside};
+pub use disk::{
+    ASIDE_DAMAGED, ASIDE_REMOVED, Disk, DiskError, FlushMode, Founder, Identity, has_identity, set_aside,
+};
 pub use engine::{EngineKind, Forgetful, Unsynced};
 pub use forming::{FOUNDERS_MAX, with_port};
 pub use lookup::{AsWritten, Lookup};

@@ -347,6 +347,12 @@ fn chain(before: u32, record: &[u8]) -> u32 {
     hasher.finalize()
 }
 
+/// Whether what [`scan`] found comes after an entry of that chain.
+fn follows(before: u32, stored: &[u8]) -> bool {
+    let stored = stored.split_first_chunk::<4>();
+    stored.is_some_and(|(chained, record)| chain(before, record) == u32::from_le_bytes(*chained))
+}
+
 /// The chain and the entry of what [`scan`] found at `index`.
 fn unpack(index: u64, stored: &[u8]) -> io::Result<(u32, Entry)> {
     let wrong = |what: &str| damaged(format!("log entry {index} {what}"));
@@ -448,11 +454,12 @@ fn check_entries(engine: &dyn Engine, purged: Option<&Mark>, claim: &Claim) -> i
         if index != next {
             return Err(damaged(format!("log entry {next} is missing; the next one is {index}")));
         }
-        let (chained, entry) = unpack(index, stored)?;
+        // Before it is read: an entry of a newer version follows from the one before as any other.
         let before = last.as_ref().map_or(0, |mark| mark.chain);
-        if chain(before, &stored[4..]) != chained {
+        if !follows(before, stored) {
             return Err(damaged(format!("log entry {index} does not follow from the one before")));
         }
+        let (chained, entry) = unpack(index, stored)?;
         if last.as_ref().is_some_and(|mark| mark.id >= entry.log_id) {
             return Err(damaged(format!("log entry {index} is of an earlier term than the one before")));
         }

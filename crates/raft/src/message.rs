@@ -83,7 +83,8 @@ pub enum Refusal {
     Unknown,
     #[error("{0}")]
     Failed(String),
-    /// The leader's word: it was removed, and is no member any more.
+    /// The leader's word: it was removed, and is no member any more. It may have been taken back since: then
+    /// as a new member.
     #[error("this machine was removed from the cluster")]
     Expelled,
 }

@@ -19,8 +19,10 @@ use crate::state_machine::{Snapshot, SnapshotData};
 use crate::types::{Member, NodeId, TypeConfig, Vote};
 
 /// openraft gives an append no longer than a heartbeat. A disk that is slow for a moment is no reason to
-/// send the entries again, which would only make it slower.
+/// send the entries again, which would only make it slower. What has to travel gets its time besides: see
+/// [`Peers::carry`].
 const APPEND_TIMEOUT_MIN: Duration = Duration::from_millis(500);
+/// As an append's.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
@@ -54,7 +56,7 @@ impl PeerNode {
         let moved =
             self.network.moved.lock().expect("no holder of this lock panics").get(&self.node).cloned();
         let address = moved.as_ref().unwrap_or(&self.address);
-        self.network.peers.call(address, &envelope, timeout).await.map_err(|error| match error {
+        self.network.peers.carry(address, &envelope, timeout).await.map_err(|error| match error {
             CallError::NoAnswer { .. } => RPCError::Network(NetworkError::new(&error)),
             CallError::Unreachable { .. } | CallError::Refused { .. } => {
                 RPCError::Unreachable(Unreachable::new(&error))

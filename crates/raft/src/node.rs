@@ -87,7 +87,7 @@ impl Node {
                 // Only the member that the machine is now: a former life says nothing about this one.
                 let member = self.member(node).filter(|member| member.machine == machine);
                 let Some(member) = member else {
-                    let is_out = self.is_expelled(&machine);
+                    let is_out = self.is_expelled(&machine) || self.is_gone(node).await;
                     return Err(if is_out { Refusal::Expelled } else { Refusal::Stranger });
                 };
                 if member.address != address {
@@ -115,6 +115,16 @@ impl Node {
     /// Whether the machine was removed, and has not been taken back.
     fn is_expelled(&self, machine: &str) -> bool {
         machine_id(machine).is_some_and(|machine| self.state.borrow().expelled.contains_key(&machine))
+    }
+
+    /// Whether the node was removed, whatever its machine may do by now: ids are given to members that are
+    /// committed, and never twice, so one that all that is committed lacks is nobody's any more.
+    async fn is_gone(&self, node: NodeId) -> bool {
+        let Ok(index) = self.read_index().await else { return false };
+        let wait = self.raft.wait(Some(self.lease));
+        let Ok(now) = wait.applied_index_at_least(Some(index), "who is a member").await else { return false };
+        let [committed, newest] = [&now.committed_membership_config, &now.membership_config];
+        [committed, newest].iter().all(|config| config.membership().get_node(&node).is_none())
     }
 
     /// Every member as this node, which leads, sees it. A machine that is changing its store is shown once.
@@ -200,7 +210,8 @@ impl Node {
             return Err(Refusal::Expelled);
         }
         if let Some((node, _)) = nodes.iter().find(|(_, m)| known(m)) {
-            return Ok(*node);
+            // One that is not committed may be lost with its leader. The id would never have been, then.
+            return if self.is_committed(*node) { Ok(*node) } else { Err(Refusal::Unknown) };
         }
         if let Some(address) = self.twin_of(&nodes, &member).await {
             if self.told.first(&member.address) {
@@ -246,6 +257,10 @@ impl Node {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         metrics.membership_config.membership().get_node(&node).cloned()
+    }
+
+    fn is_committed(&self, node: NodeId) -> bool {
+        self.metrics().committed_membership_config.membership().get_node(&node).is_some()
     }
 
     pub fn metrics(&self) -> RaftMetrics<TypeConfig> {

@@ -16,8 +16,11 @@ use crate::message::{Envelope, Hello, Refusal, Response};
 use crate::transport::Transport;
 use crate::vitals::CallErrors;
 
-/// The largest body taken from or given to a peer: a snapshot of a cluster far larger than any we know.
-pub const BODY_BYTES_MAX: usize = 64 << 20;
+/// The largest body taken from or given to a peer: the largest record, which is a snapshot.
+pub const BODY_BYTES_MAX: usize = codec::RECORD_BYTES_MAX;
+/// A network that carries less in a second is none that a cluster can live on. An entry that never came
+/// through in its time would be sent again for ever, and all that comes after it would wait.
+const CARRIED_BYTES_MIN: usize = 1 << 20;
 /// A peer that does not take a connection by then is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How soon a connection whose other end has vanished is given up, while a call waits on it.
@@ -66,7 +69,18 @@ impl Peers {
         envelope: &Envelope,
         timeout: Duration,
     ) -> Result<Response, CallError> {
-        let answer = self.called(address, envelope, timeout).await;
+        let answer = self.called(address, envelope, |_| timeout).await;
+        answer.inspect_err(|error| self.errors.note(error))
+    }
+
+    /// [`Peers::call`] for what may be large: it has `timeout`, and the time that a slow network takes.
+    pub async fn carry(
+        &self,
+        address: &str,
+        envelope: &Envelope,
+        timeout: Duration,
+    ) -> Result<Response, CallError> {
+        let answer = self.called(address, envelope, |bytes| timeout + carrying_time(bytes)).await;
         answer.inspect_err(|error| self.errors.note(error))
     }
 
@@ -74,9 +88,10 @@ impl Peers {
         &self,
         address: &str,
         envelope: &Envelope,
-        timeout: Duration,
+        timeout: impl Fn(usize) -> Duration,
     ) -> Result<Response, CallError> {
         let body = codec::encode(envelope).map_err(|source| unreachable_at(address, source))?;
+        let timeout = timeout(body.len());
         let bytes = self.post(address, "/peer", body.into(), timeout).await?;
         let response: Result<Response, Refusal> =
             codec::decode(&bytes).map_err(|source| no_answer(address, source))?;
@@ -203,10 +218,30 @@ impl Peers {
     }
 }
 
+/// What so many bytes may take on their way.
+pub(crate) const fn carrying_time(bytes: usize) -> Duration {
+    Duration::from_millis((bytes as u64 * 1000) / CARRIED_BYTES_MIN as u64)
+}
+
 fn unreachable_at(address: &str, source: io::Error) -> CallError {
     CallError::Unreachable { address: address.into(), source }
 }
 
 fn no_answer(address: &str, source: io::Error) -> CallError {
     CallError::NoAnswer { address: address.into(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The largest entry comes through a network of 100 Mbit/s, and the largest snapshot too.
+    #[test]
+    fn what_is_large_has_its_time() {
+        let slow = |bytes: usize| Duration::from_secs_f64(bytes as f64 * 8.0 / 100e6);
+        for bytes in [0, 100, 8 << 20, 12 << 20, BODY_BYTES_MAX] {
+            assert!(slow(bytes) <= carrying_time(bytes), "{bytes}");
+        }
+        assert_eq!(carrying_time(8 << 20), Duration::from_secs(8));
+    }
 }

@@ -4,6 +4,8 @@
 mod belonging;
 mod options;
 mod succession;
+#[cfg(test)]
+mod tests;
 mod verbs;
 
 use std::io;
@@ -191,6 +193,14 @@ impl Shared {
                     () = self.look_for_successor(&node) => {}
                     _ = stop.wait_for(|stop| *stop) => {}
                 }
+                if !*stop.borrow() {
+                    // openraft ends over anything that it cannot read. A daemon that went on without it would
+                    // say that it is there, and do nothing any more.
+                    let why = node.metrics().running_state.err().map_or("?".into(), |why| why.to_string());
+                    tracing::error!(why, "the Raft node has ended by itself");
+                    self.role.send_replace(Role::Leaderless);
+                    self.disk.fail(format!("the Raft node has ended: {why}"));
+                }
                 if let Err(error) = node.raft.shutdown().await {
                     tracing::warn!(%error, "the Raft node did not stop in order");
                 }
@@ -283,8 +293,9 @@ impl Shared {
                 (role @ Role::Leader { .. }, _) | (role, Ok(())) => role,
                 (_, Err(hint)) => Role::Unformed { hint },
             };
-            if !matches!(role, Role::Leader { .. }) {
-                node.liveness.deaf();
+            match role {
+                Role::Leader { .. } => node.liveness.awake(),
+                _ => node.liveness.deaf(),
             }
             self.role.send_if_modified(|now| {
                 let changed = *now != role;

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::codec;
 use crate::message::{self, Asked, Envelope, Hello, Refusal};
-use crate::peers::BODY_BYTES_MAX;
+use crate::peers::{BODY_BYTES_MAX, carrying_time};
 use crate::question::{Pieces, QUESTION_BYTES_MAX, STREAM_PATH};
 use crate::transport::{BoxStream, Caller, Listener};
 
@@ -37,9 +37,9 @@ const HEADERS_BYTES_MAX: u32 = 16 << 10;
 const RESETS_MAX: usize = 64;
 /// What waits to be sent on one stream.
 const SEND_BYTES_MAX: usize = 1 << 20;
-/// A snapshot is given so long by its sender; nothing else takes longer.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Bodies that are being received, all together: a few of the largest snapshots.
+/// The largest snapshot is given so long by its sender; nothing else takes longer.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60).saturating_add(carrying_time(BODY_BYTES_MAX));
+/// Bodies that are being received, all together: two of the largest snapshots.
 const BODIES_BYTES_MAX: usize = 256 << 20;
 /// A cluster with many founders.
 const HELLO_BYTES_MAX: usize = 64 << 10;

@@ -3,6 +3,7 @@
 //! proposed finds it there.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cluster::{ClusterState, Revision};
@@ -17,6 +18,12 @@ use crate::files::Files;
 use crate::flusher::FlushMode;
 use crate::snapshot_file;
 use crate::types::{LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig};
+
+/// A snapshot has to fit into one call to a peer, with its head.
+const SNAPSHOT_BYTES_MAX: usize = codec::RECORD_BYTES_MAX - (1 << 20);
+/// After a state that was too large, so many entries until the next try: to find out costs as much as a
+/// snapshot.
+const RETRY_ENTRIES: u64 = 1000;
 
 /// The state's record, as `codec` writes it.
 pub type SnapshotData = Vec<u8>;
@@ -34,6 +41,9 @@ struct Machine {
     failure: Failure,
     state: watch::Sender<Arc<ClusterState>>,
     applied: Mutex<Applied>,
+    bytes_max: usize,
+    /// No snapshot is made before that entry.
+    next_snapshot: AtomicU64,
 }
 
 /// Up to where the log is applied, and what it said of the members.
@@ -56,7 +66,9 @@ impl StateMachine {
             None => Default::default(),
         };
         let (state, applied) = (watch::Sender::new(Arc::new(state)), Mutex::new(applied));
-        Ok(StateMachine { machine: Arc::new(Machine { files, mode, failure, state, applied }) })
+        let (bytes_max, next_snapshot) = (SNAPSHOT_BYTES_MAX, AtomicU64::new(0));
+        let machine = Machine { files, mode, failure, state, applied, bytes_max, next_snapshot };
+        Ok(StateMachine { machine: Arc::new(machine) })
     }
 
     pub(crate) fn state(&self) -> watch::Receiver<Arc<ClusterState>> {
@@ -69,18 +81,38 @@ impl Machine {
         self.applied.lock().expect("no holder of this lock panics")
     }
 
-    /// Runs `write` where it holds up nobody.
+    /// Runs `work` where it holds up nobody.
     async fn aside<T: Send + 'static>(
         self: &Arc<Machine>,
-        what: &'static str,
-        write: impl FnOnce(&Machine) -> io::Result<T> + Send + 'static,
+        work: impl FnOnce(&Machine) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let machine = self.clone();
-        let guarded = move || machine.failure.guard(what, || write(&machine));
+        let work = move || work(&machine);
         match self.mode {
-            FlushMode::Inline | FlushMode::Slow { .. } => guarded(),
-            FlushMode::Thread => tokio::task::spawn_blocking(guarded).await.map_err(io::Error::other)?,
+            FlushMode::Inline | FlushMode::Slow { .. } => work(),
+            FlushMode::Thread => tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?,
         }
+    }
+
+    /// The state's record; `None` when it is too large for any. The log holds all of it still, so that is
+    /// said, and no reason to end: the next process would be no wiser.
+    fn record(&self, state: &ClusterState, meta: &SnapshotMeta) -> Option<Vec<u8>> {
+        let record = codec::encode(state).and_then(|record| match self.bytes_max < record.len() {
+            true => Err(io::Error::other(format!("{} bytes are too many", record.len()))),
+            false => Ok(record),
+        });
+        record
+            .inspect_err(|error| {
+                tracing::error!(
+                    %error,
+                    limit = self.bytes_max,
+                    "no snapshot is made, and the log grows: the state is too large; `corectl destroy` units \
+                     that nobody needs"
+                );
+                let index = meta.last_log_id.map_or(0, |id| id.index);
+                self.next_snapshot.store(index + RETRY_ENTRIES, Ordering::Relaxed);
+            })
+            .ok()
     }
 }
 
@@ -133,6 +165,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok(())
     }
 
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
+        let index = self.machine.applied().id.map_or(0, |id| id.index);
+        let is_due = self.machine.next_snapshot.load(Ordering::Relaxed) <= index;
+        if force || is_due { Some(self.get_snapshot_builder().await) } else { None }
+    }
+
     async fn get_snapshot_builder(&mut self) -> Builder {
         let Applied { id, membership } = self.machine.applied().clone();
         let meta = SnapshotMeta { last_log_id: id, last_membership: membership };
@@ -143,10 +181,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
         let state = read(meta, &snapshot)?;
         let file_meta = meta.clone();
+        let write = move |machine: &Machine| snapshot_file::write(&*machine.files, &file_meta, &snapshot);
         self.machine
-            .aside("writing a received snapshot", move |machine| {
-                snapshot_file::write(&*machine.files, &file_meta, &snapshot)
-            })
+            .aside(move |machine| machine.failure.guard("writing a received snapshot", || write(machine)))
             .await?;
         *self.machine.applied() = applied(meta);
         self.machine.state.send_replace(Arc::new(state));
@@ -154,8 +191,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        let found =
-            self.machine.aside("reading the snapshot", |machine| snapshot_file::find(&*machine.files));
+        let find = |machine: &Machine| snapshot_file::find(&*machine.files);
+        let found = self
+            .machine
+            .aside(move |machine| machine.failure.guard("reading the snapshot", || find(machine)));
         Ok(found.await?.newest)
     }
 }
@@ -173,11 +212,69 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let (state, meta) = (self.state.clone(), self.meta.clone());
         self.machine
-            .aside("writing a snapshot", move |machine| {
-                let snapshot = codec::encode(&*state)?;
-                snapshot_file::write(&*machine.files, &meta, &snapshot)?;
+            .aside(move |machine| {
+                let Some(snapshot) = machine.record(&state, &meta) else {
+                    // Older than any, which openraft takes for no news.
+                    return Ok(Snapshot { meta: SnapshotMeta::default(), snapshot: Vec::new() });
+                };
+                machine.failure.guard("writing a snapshot", || {
+                    snapshot_file::write(&*machine.files, &meta, &snapshot)
+                })?;
                 Ok(Snapshot { meta, snapshot })
             })
             .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::{Command, UnitFile, UnitName};
+    use openraft::impls::leader_id_std::LeaderId;
+    use openraft::vote::RaftLeaderIdExt;
+
+    use super::*;
+    use crate::engine::Forgetful;
+
+    /// A machine whose snapshots may be so large.
+    fn machine(bytes_max: usize) -> StateMachine {
+        let files = Arc::new(Forgetful::new(1).engine());
+        let made = StateMachine::new(files, FlushMode::Inline, Failure::default(), None).unwrap();
+        let mut machine = Arc::into_inner(made.machine).unwrap();
+        machine.bytes_max = bytes_max;
+        StateMachine { machine: Arc::new(machine) }
+    }
+
+    /// As if the log were applied up to there, with one unit of so many bytes.
+    fn reaches(machine: &StateMachine, index: u64, bytes: usize) {
+        let text = format!("[Service]\n# {}\n", "x".repeat(bytes));
+        let file = Some(UnitFile::parse(&text).unwrap());
+        let name = UnitName::new("large.service").unwrap();
+        let mut state = ClusterState::clone(&machine.machine.state.borrow());
+        state.apply_all(Revision(index), &[Command::SetUnit { name, file, desired: None }]);
+        machine.machine.state.send_replace(Arc::new(state));
+        let id = LogId::new(LeaderId::new_committed(1, 1), index);
+        machine.machine.applied().id = Some(id);
+    }
+
+    /// It would end every daemon at the same entry, and each again after its start.
+    #[tokio::test]
+    async fn a_state_that_is_too_large_is_no_failure() {
+        let mut machine = machine(10_000);
+        reaches(&machine, 5, 100);
+        let first = machine.try_create_snapshot_builder(false).await.unwrap().build_snapshot().await.unwrap();
+        assert_eq!(first.meta.last_log_id.map(|id| id.index), Some(5));
+
+        reaches(&machine, 9, 20_000);
+        let none = machine.try_create_snapshot_builder(false).await.unwrap().build_snapshot().await.unwrap();
+        assert_eq!(none.meta.last_log_id, None, "no news for openraft");
+        let kept = machine.get_current_snapshot().await.unwrap().unwrap();
+        assert_eq!((&kept.meta, &kept.snapshot), (&first.meta, &first.snapshot));
+        reaches(&machine, 10, 20_000);
+        assert!(machine.try_create_snapshot_builder(false).await.is_none(), "not at every entry");
+
+        reaches(&machine, 9 + RETRY_ENTRIES, 100);
+        let next = machine.try_create_snapshot_builder(false).await.unwrap().build_snapshot().await.unwrap();
+        assert_eq!(next.meta.last_log_id.map(|id| id.index), Some(9 + RETRY_ENTRIES));
+        assert_eq!(*machine.machine.failure.failed().borrow(), None);
     }
 }

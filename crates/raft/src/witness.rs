@@ -77,9 +77,16 @@ impl Witness {
     /// `None` when there is no such file.
     pub fn open(files: Arc<dyn Files>) -> io::Result<Option<Witness>> {
         let Some(bytes) = files.read(NAME)? else { return Ok(None) };
-        let slots = bytes.chunks(SLOT_BYTES).filter_map(|bytes| read(bytes).ok());
-        let slot =
-            slots.max_by_key(|slot| slot.sequence).ok_or_else(|| damaged("both slots of the witness"))?;
+        let mut newest: Option<Slot> = None;
+        for slot in bytes.chunks(SLOT_BYTES).map(read) {
+            match slot {
+                Ok(slot) => newest = newest.into_iter().chain([slot]).max_by_key(|slot| slot.sequence),
+                // The other one may claim less than is true.
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => return Err(error),
+                Err(_) => {}
+            }
+        }
+        let slot = newest.ok_or_else(|| damaged("both slots of the witness"))?;
         let committed = slot.committed;
         Ok(Some(Witness { files, state: Mutex::new(State { slot, committed }) }))
     }
@@ -191,6 +198,26 @@ mod tests {
     /// As it lies on disks since the first version. Never changed: a store whose witness cannot be read is
     /// refused.
     const SLOT: &str = "2600015a5429150904736c656402643601010104010200010209fcefbeadde01020afb0403010209";
+
+    /// Of two slots one is damaged: the other counts. Of two slots one is of a later version: neither does.
+    #[test]
+    fn a_slot_of_later_times_is_no_damage() {
+        let disk = crate::engine::Forgetful::new(1);
+        let files: Arc<dyn Files> = Arc::new(disk.engine());
+        drop(Witness::create(files.clone(), "sled", "d6".into()).unwrap());
+        let good = files.read(NAME).unwrap().unwrap();
+        let check = |at: usize, bytes: &[u8], expected: Option<io::ErrorKind>| {
+            let mut changed = good.clone();
+            changed[at..at + bytes.len()].copy_from_slice(bytes);
+            files.replace(NAME, &changed).unwrap();
+            let opened = Witness::open(files.clone());
+            assert_eq!(opened.err().map(|error| error.kind()), expected);
+        };
+        check(0, &[], None);
+        check(10, &[0xff], None);
+        check(2, &[2], Some(io::ErrorKind::Unsupported));
+        check(SLOT_BYTES + 2, &[2], Some(io::ErrorKind::Unsupported));
+    }
 
     #[test]
     fn a_slot_is_read_as_ever() {

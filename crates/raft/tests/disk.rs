@@ -304,3 +304,39 @@ async fn a_range_is_read_whole_while_the_log_is_written() {
         reading.await.unwrap();
     }
 }
+
+/// After a downgrade: it is no damage, nothing is taken away, and who can read it finds all of it.
+#[tokio::test]
+async fn what_is_of_later_times_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::open(dir.path(), EngineKind::Redb, FlushMode::Inline).unwrap();
+    disk.set_identity(&identity()).unwrap();
+    append(&disk, 0..5).await.unwrap();
+    apply(&disk, 0..5).await;
+    snapshot(&disk).await;
+    drop(disk);
+    let snapshot = fs::read_dir(dir.path().join("snapshots")).unwrap().next().unwrap().unwrap().path();
+    let identity = dir.path().join("identity.json");
+    let refused = |path: &std::path::Path, later: &[u8]| {
+        let now = fs::read(path).unwrap();
+        fs::write(path, later).unwrap();
+        let opened = Disk::open(dir.path(), EngineKind::Redb, FlushMode::Inline);
+        let Err(error) = opened else { panic!("{} was read", path.display()) };
+        assert!(matches!(error, DiskError::Version { .. }), "{error}");
+        assert!(error.to_string().contains("newer version of coreinit"), "{error}");
+        assert_eq!(fs::read(path).unwrap(), later, "it is as it was");
+        fs::write(path, now).unwrap();
+    };
+    let file = fs::read(&snapshot).unwrap();
+    let data = 12 + u32::from_le_bytes(file[8..12].try_into().unwrap()) as usize;
+    // The layout, how the head is written, how the state is.
+    for (at, byte) in [(7, b'2'), (12, 2), (data, 2)] {
+        let mut later = file[..file.len() - 4].to_vec();
+        later[at] = byte;
+        later.extend_from_slice(&crc32fast::hash(&later).to_le_bytes());
+        refused(&snapshot, &later);
+    }
+    let later = fs::read_to_string(&identity).unwrap().replacen("{", "{\n\"later\": 1,", 2);
+    refused(&identity, later.as_bytes());
+    Disk::open(dir.path(), EngineKind::Redb, FlushMode::Inline).unwrap();
+}

@@ -101,6 +101,24 @@ impl Shared {
         why
     }
 
+    /// What every proposal must be, whoever makes it.
+    fn admits(&self, commands: &[Command]) -> Result<(), ProposeError> {
+        let bytes = codec::encode(&commands).map_or(usize::MAX, |bytes| bytes.len());
+        if bytes > PROPOSAL_BYTES_MAX {
+            return Err(ProposeError::TooLarge { bytes, max: PROPOSAL_BYTES_MAX });
+        }
+        // What is known here may be old, but a level never falls.
+        Ok(self.disk.state().borrow().admits_all(commands)?)
+    }
+
+    /// Until this machine's own state holds it. It is committed, whether or not that is so in time.
+    async fn seen(&self, committed: Committed, deadline: Instant) -> Committed {
+        let mut state = self.disk.state();
+        let applied = state.wait_for(|state| committed.revision <= state.revision);
+        let _ = tokio::time::timeout_at(deadline, applied).await;
+        committed
+    }
+
     fn unformed(&self) -> String {
         match &*self.role.borrow() {
             Role::Unformed { hint } => hint.clone(),
@@ -115,12 +133,7 @@ impl Store for RaftStore {
         let Some(node) = self.0.node.get() else {
             return Err(ProposeError::Unformed { hint: self.0.unformed() });
         };
-        let bytes = codec::encode(&commands).map_or(usize::MAX, |bytes| bytes.len());
-        if bytes > PROPOSAL_BYTES_MAX {
-            return Err(ProposeError::TooLarge { bytes, max: PROPOSAL_BYTES_MAX });
-        }
-        // What is known here may be old, but a level never falls.
-        self.0.disk.state().borrow().admits_all(&commands)?;
+        self.0.admits(&commands)?;
         loop {
             let answer = match self.0.target(node) {
                 Target::Me => {
@@ -144,13 +157,7 @@ impl Store for RaftStore {
                 Target::Nobody => Err(Refusal::NotLeader { leader: None }),
             };
             match answer {
-                Ok(committed) => {
-                    let mut state = self.0.disk.state();
-                    let applied = state.wait_for(|state| committed.revision <= state.revision);
-                    // It is committed, whether or not this machine has seen it in time.
-                    let _ = tokio::time::timeout_at(deadline, applied).await;
-                    return Ok(committed);
-                }
+                Ok(committed) => return Ok(self.0.seen(committed, deadline).await),
                 Err(Refusal::NotLeader { .. } | Refusal::Stranger) => {
                     if !self.0.pause(deadline).await {
                         return Err(ProposeError::NoLeader { hint: self.0.no_leader() });
@@ -166,6 +173,34 @@ impl Store for RaftStore {
                     return Err(ProposeError::Stopped { reason: refusal.to_string() });
                 }
             }
+        }
+    }
+
+    async fn decide(
+        &self,
+        term: u64,
+        commands: Vec<Command>,
+        deadline: Instant,
+    ) -> Result<Committed, ProposeError> {
+        let Some(node) = self.0.node.get() else {
+            return Err(ProposeError::Unformed { hint: self.0.unformed() });
+        };
+        self.0.admits(&commands)?;
+        let over = || ProposeError::NoLeader { hint: "this machine does not lead any more".into() };
+        if !matches!(self.0.target(node), Target::Me) {
+            return Err(over());
+        }
+        let decided = tokio::time::timeout_at(deadline, node.batches.decide(term, commands)).await;
+        match decided.unwrap_or(Err(Refusal::Unknown)) {
+            Ok(committed) => Ok(self.0.seen(committed, deadline).await),
+            Err(Refusal::NotLeader { .. } | Refusal::Stranger) => Err(over()),
+            Err(Refusal::Unknown) => Err(ProposeError::Unknown),
+            Err(
+                refusal @ (Refusal::Failed(_)
+                | Refusal::Twin { .. }
+                | Refusal::Impostor { .. }
+                | Refusal::Expelled),
+            ) => Err(ProposeError::Stopped { reason: refusal.to_string() }),
         }
     }
 

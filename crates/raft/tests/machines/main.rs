@@ -3,6 +3,7 @@
 mod alone;
 mod grown;
 mod kept;
+mod lead;
 mod removed;
 mod renewed;
 mod twin;

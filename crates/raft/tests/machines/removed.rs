@@ -55,3 +55,37 @@ async fn it_hears_so_from_the_leader_and_comes_back_when_it_may() {
         machine.stop().await;
     }
 }
+
+/// It was away when it was removed, and when it was taken back: its node is a member no more, whatever the
+/// machine may do. What it has of the cluster is old, and stays so.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_hears_so_though_it_may_come_back_by_now() {
+    let dirs: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
+    let one = Machine::start("m1", dirs[0].path(), &[]).await;
+    one.store.init(None).await.unwrap();
+    one.becomes(leads).await;
+    let two = Machine::start("m2", dirs[1].path(), &[one.store.address()]).await;
+    let three = Machine::start("m3", dirs[2].path(), &[one.store.address()]).await;
+    tokio::join!(voters(&two, 3), voters(&three, 3));
+    three.stop().await;
+
+    order(&one, expel("m3")).await;
+    let gone = async {
+        let there = |member: &store::Member| member.machine.as_str() == "m3";
+        while one.store.members(Instant::now() + LIMIT).await.is_ok_and(|all| all.iter().any(there)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LIMIT, gone).await.expect("it is no member any more");
+    order(&one, Command::Readmit { machine: MachineId::new("m3").unwrap() }).await;
+
+    let again = Machine::start("m3", dirs[2].path(), &[one.store.address()]).await;
+    hears_it(&again).await;
+    again.stop().await;
+    let anew = Machine::start("m3", dirs[3].path(), &[one.store.address()]).await;
+    anew.becomes(|role| matches!(role, Role::Follower { .. })).await;
+    assert!(!*anew.store.expelled().borrow() && !*two.store.expelled().borrow());
+    for machine in [anew, two, one] {
+        machine.stop().await;
+    }
+}
