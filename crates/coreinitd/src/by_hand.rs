@@ -10,7 +10,7 @@ use std::time::Duration;
 use api::membership::ClusterJoin;
 use api::v1::ClusterInit;
 use async_trait::async_trait;
-use cluster::{Command, MachineId, Rejected, RotationStep};
+use cluster::{ClusterState, Command, MachineId, Rejected, RotationStep};
 use identity::joining::{self, Admit, Admitted, JoinRequest};
 use identity::{Kept, Secret, Token, hex};
 use raft::{BoxStream, Caller, Listener, RaftStore, Transport};
@@ -22,7 +22,7 @@ use crate::config::{Config, PORT, is_loopback};
 use crate::http::{InitError, MadeToken, Membership, membership::now};
 use crate::keys::{KEPT_FILE, Keys};
 use crate::private_file;
-use crate::trust::Trust;
+use crate::trust::{self, Trust};
 
 /// A machine that shows its token waits so long for the cluster's word.
 const ADMIT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,6 +55,7 @@ impl ByHand {
     /// Writes down that this machine is to form a cluster by itself.
     pub fn init(&self, wish: ClusterInit) -> Result<(), InitError> {
         let failed = |reason: String| InitError::Failed { reason };
+        is_nobodys(&self.config.data_dir).map_err(failed)?;
         self.port_is_free().map_err(failed)?;
         let secret = Secret::random().map_err(|error| failed(error.to_string()))?;
         let name = wish.name.unwrap_or_else(|| self.config.cluster_name.clone());
@@ -116,6 +117,7 @@ impl Membership for ByHand {
             );
         }
         let token: Token = token.parse().map_err(|error: identity::TokenError| error.to_string())?;
+        is_nobodys(&self.config.data_dir)?;
         self.port_is_free()?;
         let advertise = self.advertised(advertise)?;
         let mut failures = Vec::new();
@@ -170,6 +172,11 @@ pub fn admission(store: RaftStore, keys: Arc<Keys>, own_address: String) -> Admi
         let (store, keys, own_address) = (store.clone(), keys.clone(), own_address.clone());
         Box::pin(async move {
             let machine = request.machine.clone();
+            if !is_known(&store, &request).await? {
+                // Anybody can show that, as often as it likes.
+                tracing::debug!(%machine, "a token was shown that the cluster does not know");
+                return Err(Rejected::TokenUnknown.to_string());
+            }
             let admitted = use_token(&store, request).await;
             match &admitted {
                 Ok(_) => tracing::info!(%machine, "a machine was let in by a token"),
@@ -184,7 +191,20 @@ pub fn admission(store: RaftStore, keys: Arc<Keys>, own_address: String) -> Admi
     })
 }
 
-async fn use_token(store: &RaftStore, request: JoinRequest) -> Result<String, String> {
+/// Whether the cluster knows the token. Nothing is written for one that it does not: it would give strangers
+/// a word in the log.
+async fn is_known(store: &dyn Store, request: &JoinRequest) -> Result<bool, String> {
+    let digest = identity::secret_digest(&request.token_secret);
+    let knows = |state: &ClusterState| state.knows_token(&request.token_name, &digest);
+    if knows(&store.state().borrow()) {
+        return Ok(true);
+    }
+    // It may have been made a moment ago, elsewhere.
+    let newest = store.read(Instant::now() + ADMIT_TIMEOUT).await;
+    newest.map(|state| knows(&state)).map_err(|error| error.to_string())
+}
+
+async fn use_token(store: &dyn Store, request: JoinRequest) -> Result<String, String> {
     let JoinRequest { token_name, token_secret, machine, .. } = request;
     let digest = identity::secret_digest(&token_secret);
     let using = Command::UseToken { id: token_name, digest, machine: machine.clone(), at: now() };
@@ -197,7 +217,7 @@ async fn use_token(store: &RaftStore, request: JoinRequest) -> Result<String, St
     cluster.ok_or_else(|| "the cluster is being formed; try again".into())
 }
 
-async fn made(store: &RaftStore, command: Command) -> Result<(), String> {
+async fn made(store: &dyn Store, command: Command) -> Result<(), String> {
     let proposed = store.propose(vec![command], Instant::now() + ADMIT_TIMEOUT).await;
     let outcome = proposed.map_err(|error| error.to_string())?.outcomes.into_iter().next();
     outcome.transpose().map(drop).map_err(|rejected: Rejected| rejected.to_string())
@@ -284,10 +304,88 @@ pub fn keep_secret(config: &Config) -> anyhow::Result<()> {
     Ok(Trust { secret, join: Vec::new(), init: None, advertise }.write(&config.data_dir)?)
 }
 
-/// What is left of a membership that has ended: nothing but the old store, in a folder of its own.
+/// A store that is a member's would take that member up again, in whatever cluster it was.
+fn is_nobodys(dir: &Path) -> Result<(), String> {
+    match raft::has_identity(dir) {
+        true => Err(format!(
+            "the store in {} is a cluster's member's already, whose secret is gone; move it away first",
+            dir.display()
+        )),
+        false => Ok(()),
+    }
+}
+
+/// What is left of a membership that has ended: nothing but the old store, in a folder of its own. A crash in
+/// between leaves a machine that knows its cluster, without a store: it asks to be let in, and hears that it
+/// was removed.
 pub fn forget(dir: &Path, machine: &MachineId) -> anyhow::Result<()> {
+    let aside = raft::set_aside(dir, raft::ASIDE_REMOVED, &[trust::FILE, KEPT_FILE])?;
+    private_file::remove(dir, KEPT_FILE)?;
     Trust::remove(dir)?;
-    let aside = raft::set_aside(dir, raft::ASIDE_REMOVED, &[])?;
     tracing::warn!(%machine, "the store was set aside as {}; nothing needs it any more", aside.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    use store::MemoryStore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stranger_has_no_word_in_the_log() {
+        let store = MemoryStore::new(MachineId::new("m1").unwrap());
+        let propose = async |command| {
+            store.propose(vec![command], Instant::now() + ADMIT_TIMEOUT).await.unwrap();
+        };
+        propose(Command::InitCluster { id: "c".into(), name: "c".into() }).await;
+        let digest = identity::secret_digest("good");
+        let token = cluster::Token {
+            digest,
+            created_at: 1,
+            expires_at: None,
+            uses_left: None,
+            used_by: BTreeSet::new(),
+        };
+        propose(Command::CreateToken { id: "t".into(), token }).await;
+        let before = store.state().borrow().revision;
+        let request = |name: &str, secret: &str| JoinRequest {
+            token_name: name.into(),
+            token_secret: secret.into(),
+            machine: MachineId::new("m2").unwrap(),
+            version: "1".into(),
+        };
+        for (name, secret, known) in [("t", "good", true), ("t", "bad", false), ("u", "good", false)] {
+            assert_eq!(is_known(&store, &request(name, secret)).await, Ok(known), "{name} {secret}");
+        }
+        assert_eq!(store.state().borrow().revision, before);
+        assert_eq!(use_token(&store, request("t", "good")).await.as_deref(), Ok("c"));
+    }
+
+    /// Without its secret a store is nobody's to go on with: so the store goes first.
+    #[test]
+    fn what_is_forgotten_halfway_is_taken_up_by_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = MachineId::new("m1").unwrap();
+        fs::write(dir.path().join("identity.json"), "{}").unwrap();
+        assert!(is_nobodys(dir.path()).unwrap_err().contains("move it away"));
+        // It cannot be removed: whatever comes before has happened then, and what comes after has not.
+        fs::create_dir(dir.path().join(trust::FILE)).unwrap();
+        forget(dir.path(), &machine).unwrap_err();
+        assert_eq!(is_nobodys(dir.path()), Ok(()));
+        assert!(dir.path().join("removed-1/identity.json").exists());
+
+        fs::remove_dir(dir.path().join(trust::FILE)).unwrap();
+        for name in ["identity.json", trust::FILE, KEPT_FILE] {
+            fs::write(dir.path().join(name), "{}").unwrap();
+        }
+        forget(dir.path(), &machine).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["removed-1", "removed-2"]);
+    }
 }

@@ -24,11 +24,14 @@ use tokio_rustls::TlsConnector;
 
 use crate::authority::SERVER_NAME;
 use crate::kept::Kept;
-use crate::token::Token;
+use crate::token::{Token, TokenError, is_plausible};
 
 /// The protocol's name in the TLS handshake: by it a member knows that the caller has no certificate yet.
 pub(crate) const JOIN_PROTOCOL: &[u8] = b"coreinit-join/1";
-const MESSAGE_BYTES_MAX: u32 = 64 << 10;
+/// What a machine says is a few hundred bytes; anybody can say it.
+const REQUEST_BYTES_MAX: u32 = 4 << 10;
+/// A cluster with many members.
+const ANSWER_BYTES_MAX: u32 = 64 << 10;
 /// For the whole exchange, an election included.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -94,8 +97,12 @@ pub async fn admit(mut joiners: mpsc::Receiver<Joiner>, admit: Admit, mut stop: 
         let admit = admit.clone();
         tasks.spawn(async move {
             let exchange = async {
-                let request: JoinRequest = read(&mut stream).await?;
-                write(&mut stream, &admit(request).await).await?;
+                let request: JoinRequest = read(&mut stream, REQUEST_BYTES_MAX).await?;
+                let answer = match is_plausible(&request.token_name, &request.token_secret) {
+                    true => admit(request).await,
+                    false => Err(TokenError.to_string()),
+                };
+                write(&mut stream, &answer).await?;
                 stream.shutdown().await
             };
             let exchange = tokio::time::timeout(EXCHANGE_TIMEOUT, exchange).await;
@@ -126,7 +133,7 @@ pub async fn ask(
             version: version.into(),
         };
         write(&mut stream, &request).await?;
-        read::<Result<Admitted, String>>(&mut stream).await
+        read::<Result<Admitted, String>>(&mut stream, ANSWER_BYTES_MAX).await
     };
     let answer = tokio::time::timeout(EXCHANGE_TIMEOUT, exchange).await;
     match answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
@@ -204,9 +211,9 @@ impl ServerCertVerifier for ByToken {
     }
 }
 
-async fn read<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<T> {
+async fn read<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin), max: u32) -> io::Result<T> {
     let length = stream.read_u32().await?;
-    if length > MESSAGE_BYTES_MAX {
+    if length > max {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the message is too long"));
     }
     let mut bytes = vec![0; length as usize];
@@ -220,4 +227,63 @@ async fn write<T: Serialize>(stream: &mut (impl AsyncWrite + Unpin), message: &T
     stream.write_u32(length).await?;
     stream.write_all(&bytes).await?;
     stream.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio::io::duplex;
+
+    use super::*;
+
+    /// Anybody reaches this door: what cannot be a token goes no further.
+    #[tokio::test]
+    async fn only_what_can_be_a_token_is_looked_up() {
+        let asked = Arc::new(AtomicU32::new(0));
+        let counter = asked.clone();
+        let admit_none: Admit = Arc::new(move |_| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async { Err("unknown".into()) })
+        });
+        let (door, joiners) = mpsc::channel(1);
+        let (stop, stopping) = watch::channel(false);
+        let admitting = tokio::spawn(admit(joiners, admit_none, stopping));
+        let (name, secret) = ("0123456789".to_string(), "0123456789abcdef".repeat(2));
+        let check = async |token_name: &str, token_secret: &str, expected: Option<u32>| {
+            let (mut ours, theirs) = duplex(1 << 20);
+            door.send(Box::new(theirs) as Joiner).await.unwrap();
+            let (token_name, token_secret) = (token_name.into(), token_secret.into());
+            let machine = MachineId::new("m1").unwrap();
+            let request = JoinRequest { token_name, token_secret, machine, version: "1".into() };
+            write(&mut ours, &request).await.unwrap();
+            let answer = read::<Result<Admitted, String>>(&mut ours, ANSWER_BYTES_MAX).await;
+            assert_eq!(
+                answer.is_ok(),
+                expected.is_some(),
+                "an answer to {request_bytes} bytes",
+                request_bytes = request.token_name.len()
+            );
+            if let Some(expected) = expected {
+                assert_eq!(asked.load(Ordering::Relaxed), expected);
+            }
+        };
+        check(&name, &secret, Some(1)).await;
+        for (name, secret) in [
+            ("", secret.as_str()),
+            (&name[1..], &secret),
+            (&format!("{name}0"), &secret),
+            ("012345678G", &secret),
+            ("012345678A", &secret),
+            (&name, ""),
+            (&name, &secret[1..]),
+            (&name, &format!("{secret}{secret}")),
+        ] {
+            check(name, secret, Some(1)).await;
+        }
+        check(&"0".repeat(60_000), &secret, None).await;
+        check(&name, &secret, Some(2)).await;
+        stop.send_replace(true);
+        admitting.await.unwrap();
+    }
 }

@@ -65,6 +65,14 @@ impl Token {
     }
 }
 
+/// Whether these two can be of a token: what anybody may send is looked at before anything is done with it.
+pub(crate) fn is_plausible(name: &str, secret: &str) -> bool {
+    let is_hex = |part: &str, bytes: usize| {
+        part.len() == 2 * bytes && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    is_hex(name, NAME_BYTES) && is_hex(secret, SECRET_BYTES)
+}
+
 /// What is stored of a token's secret part.
 pub fn secret_digest(secret: &str) -> String {
     hex(digest(&SHA256, secret.as_bytes()).as_ref())
@@ -98,15 +106,11 @@ impl FromStr for Token {
         let text = text.trim().to_ascii_lowercase();
         let rest = text.strip_prefix(PREFIX).ok_or(TokenError)?;
         let parts: Vec<&str> = rest.split('-').collect();
-        let is_hex = |part: &str, bytes: usize| {
-            part.len() == 2 * bytes && part.bytes().all(|byte| byte.is_ascii_hexdigit())
+        let is_digest = |part: &str| {
+            part.len() == 2 * AUTHORITY_BYTES && part.bytes().all(|byte| byte.is_ascii_hexdigit())
         };
         match parts[..] {
-            [authority, name, secret]
-                if is_hex(authority, AUTHORITY_BYTES)
-                    && is_hex(name, NAME_BYTES)
-                    && is_hex(secret, SECRET_BYTES) =>
-            {
+            [authority, name, secret] if is_digest(authority) && is_plausible(name, secret) => {
                 Ok(Token { authority: authority.into(), name: name.into(), secret: secret.into() })
             }
             _ => Err(TokenError),
