@@ -190,13 +190,19 @@ fn basic(name: &str, password: &str) -> String {
 
 /// For a form, or a part of a path.
 pub fn escaped(text: &str) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {
                 escaped.push(byte as char)
             }
-            _ => escaped.push_str(&format!("%{byte:02X}")),
+            _ => {
+                escaped.push('%');
+                for digit in [byte >> 4, byte & 15] {
+                    escaped.push(DIGITS[usize::from(digit)] as char);
+                }
+            }
         }
     }
     escaped
