@@ -25,14 +25,15 @@ else
   mkdir -p /etc/coreinit
   install -m 600 -o root -g root "$from/secret" /etc/coreinit/secret
   echo "$1" | base64 -d >/etc/coreinit/coreinitd.toml
+  # A machine just booted may be at its daily upgrade.
+  get() {
+    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends --reinstall --allow-downgrades \
+      -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold "$@"
+  }
   # The package starts the daemon, or restarts it, with the configuration that is there.
-  export DEBIAN_FRONTEND=noninteractive
-  if ! dpkg --install --force-confold "$from/coreinit.deb"; then
-    apt-get update -q
-    apt-get install -q -y --fix-broken -o Dpkg::Options::=--force-confold
-  fi
+  get "$from/coreinit.deb" || { apt-get update -q && get "$from/coreinit.deb"; }
   # Two of the examples are written in it.
-  if ! command -v python3 >/dev/null; then apt-get update -q && apt-get install -q -y --no-install-recommends python3; fi
+  command -v python3 >/dev/null || { apt-get update -q && get python3; }
   usermod -a -G coreinit "$user"
   ln -sfn /usr/share/doc/coreinit/examples "$home/examples"
 fi
