@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs on each machine as root, at its first `vagrant up` and whenever `vagrant provision` is said. Vagrant has copied to /tmp/coreinit what is
-# installed here. The argument is coreinitd's configuration, in base64; on Flatcar, Ignition has written it already.
+# Runs on each machine as root, at its first `vagrant up` and whenever `vagrant provision` is said. Vagrant has copied to /tmp/coreinit what
+# is installed here. The argument is coreinitd's configuration, in base64; on Flatcar, Ignition has written it already.
 set -eu
 from=/tmp/coreinit
 . /etc/os-release
