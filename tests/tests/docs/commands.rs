@@ -83,6 +83,16 @@ fn bare(words: &[String]) -> &[String] {
     if only_runs { words } else { &words[before..] }
 }
 
+/// What `vagrant ssh MACHINE -c '...'` has typed there; any other command as it is.
+fn typed_there(words: Vec<String>) -> Vec<Vec<String>> {
+    match &words[..] {
+        [vagrant, ssh, _, flag, line] if [vagrant, ssh, flag] == ["vagrant", "ssh", "-c"] => {
+            simple_commands(line)
+        }
+        _ => vec![words],
+    }
+}
+
 /// Why the program would not take this line.
 fn refused(command: Command, words: &[String], is_whole: bool) -> Option<String> {
     let words: Vec<String> = words
@@ -133,7 +143,7 @@ fn faults(document: &Document) -> Vec<String> {
     let codes = document.codes().into_iter().map(|(line, text)| (line, text, false));
     let mut faults = Vec::new();
     for (line, text, is_whole) in blocks.chain(codes) {
-        for words in simple_commands(without_prompt(&text)) {
+        for words in simple_commands(without_prompt(&text)).into_iter().flat_map(typed_there) {
             let words = bare(&words);
             let why = match words.first().map(String::as_str) {
                 Some("corectl") => refused(corectl::Cli::command(), words, is_whole),
@@ -173,6 +183,8 @@ fn a_wrong_command_is_found() {
     );
     check("`corectl cluster invite alice --role ROLE --ttl TIME`", None);
     check("`tests/demo --check`, `coreinitd --version`, `coreinitd --data-dir DIR`", None);
+    check("`vagrant ssh core-01 -c 'corectl list-machines'`, `vagrant ssh core-01`", None);
+    check("`vagrant ssh core-01 -c 'corectl begin'`", Some("a.md:1: corectl begin: error: unrecognized"));
     check("`corectl begin hello`", Some("a.md:1: corectl begin hello: error: unrecognized subcommand"));
     check("\n    $ corectl start --no-such hello\n", Some("a.md:2:"));
     check("    corectl start\n", Some("required arguments"));
