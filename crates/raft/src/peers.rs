@@ -220,7 +220,7 @@ impl Peers {
 
 /// What so many bytes may take on their way.
 pub(crate) const fn carrying_time(bytes: usize) -> Duration {
-    Duration::from_millis((bytes as u64 * 1000) / CARRIED_BYTES_MIN as u64)
+    Duration::from_micros((bytes as u64 * 1_000_000) / CARRIED_BYTES_MIN as u64)
 }
 
 fn unreachable_at(address: &str, source: io::Error) -> CallError {
