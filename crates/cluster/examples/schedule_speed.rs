@@ -12,8 +12,8 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use cluster::{
-    ClusterState, Command, DesiredState, MachineId, MachineInfo, Observed, Revision, Scheduler, UnitFile,
-    UnitHash, UnitName,
+    Change, ClusterState, Command, DesiredState, Generation, MachineId, MachineInfo, Observed, Revision,
+    Scheduler, Unit, UnitFile, UnitHash, UnitName,
 };
 
 fn main() {
@@ -39,7 +39,7 @@ fn measure(kind: &str, is_mixed: bool, machine_count: usize, unit_count: usize) 
     tell(&mut state, machines.iter().enumerate().map(|(n, id)| register(n, id)).collect());
     let files = files();
     let set = |n: usize| set(n, if is_mixed { n % 20 } else { 0 }, &files);
-    tell(&mut state, (0..unit_count).map(set).collect());
+    fill(&mut state, (0..unit_count).map(set));
 
     let mut scheduler = Scheduler::default();
     let (all, schedule) = time(|| scheduler.schedule(&state));
@@ -94,6 +94,17 @@ fn tell(state: &mut ClusterState, commands: Vec<Command>) {
     for outcome in state.apply_all(at, &commands) {
         outcome.expect("a command that is in order");
     }
+}
+
+/// Past the bound of a cluster, which is for snapshots and not for the scheduler.
+fn fill(state: &mut ClusterState, units: impl Iterator<Item = Command>) {
+    for (n, command) in units.enumerate() {
+        let Command::SetUnit { name, file: Some(file), desired: Some(desired) } = command else {
+            panic!("not a new unit: {command:?}");
+        };
+        state.put(Change::Unit(name, Some(Unit { file, desired, generation: Generation(n as u64 + 1) })));
+    }
+    state.revision = Revision(1 << 32);
 }
 
 fn machine(n: usize) -> MachineId {

@@ -1,5 +1,5 @@
-//! The log is kept short: the leader puts it into a snapshot, and takes away what is in it. A log is only ever
-//! listed whole, values and all, so its bytes count as well as its entries.
+//! The log is kept short: the leader puts it into a snapshot, and takes away what is in it. A log is only
+//! ever listed whole, values and all, so its bytes count as well as its entries.
 
 use std::time::Duration;
 
@@ -36,8 +36,8 @@ fn is_long(view: &View) -> bool {
 }
 
 impl V2 {
-    /// Keeps the log short while this machine leads, for as long as it is polled. Beside the renewals: a large
-    /// snapshot takes longer than a lease.
+    /// Keeps the log short while this machine leads, for as long as it is polled. Beside the renewals: a
+    /// large snapshot takes longer than a lease.
     pub(super) async fn keep_short(&self) {
         let mut views = self.mirror.views();
         loop {

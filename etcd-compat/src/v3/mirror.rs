@@ -182,7 +182,7 @@ impl Mirror {
             tracing::warn!(
                 endpoint = connection.endpoint,
                 revision = draft.view.revision,
-                "etcd holds another history than this machine has seen, as after a restore; reading everything"
+                "etcd holds another history than this machine has seen, as after a restore; reading it all"
             );
         }
         let draft = match slot.take().filter(|_| goes_on) {
