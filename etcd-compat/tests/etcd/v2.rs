@@ -99,8 +99,8 @@ async fn a_long_log_becomes_a_snapshot() {
     machines.end().await;
 }
 
-/// What is written is large, and the log is listed whole by whoever begins: it must not come to more than that
-/// takes.
+/// What is written is large, and the log is listed whole by whoever begins: it must not come to more than
+/// that takes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_of_large_entries_is_kept_short() {
     let etcd = Etcd::start(1, &[]).await;

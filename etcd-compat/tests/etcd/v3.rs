@@ -175,7 +175,10 @@ async fn all_of_etcd_may_be_away() {
     let mut etcd = Etcd::start(1, &[]).await;
     let machines = Machines::start(&etcd, &["m1", "m2"], V3);
     let member = machines.members[0].clone();
-    member.until_role("a leader", |role| !matches!(role, Role::Unformed { .. })).await;
+    // Both: one may know of the cluster before the other does.
+    for member in &machines.members {
+        member.until_role("a leader", |role| !matches!(role, Role::Unformed { .. })).await;
+    }
     written(&member, "kept").await;
     // The other one has seen it, too.
     machines.members[1].read().await;

@@ -169,8 +169,8 @@ impl Etcd {
         }
     }
 
-    /// Every member of the cluster is that one, begun anew from a backup (`etcdctl snapshot save`) over what it
-    /// had.
+    /// Every member of the cluster is that one, begun anew from a backup (`etcdctl snapshot save`) over what
+    /// it had.
     pub async fn restore(&mut self, file: &Path) {
         assert_eq!(self.members.len(), 1, "only an etcd of one member is restored");
         self.kill(0).await;
