@@ -14,7 +14,6 @@ use axum::http::HeaderMap;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use cluster::{ClusterState, Command, Expelled, Liveness, MachineId, Rejected, RotationStep, Token};
-use tokio::time::Instant;
 
 use super::error::Refusal;
 use super::request::{Name, Payload, decode_body, expect_json};
@@ -86,7 +85,7 @@ async fn join(
 
 async fn members(State(room): State<Arc<Room>>) -> Result<Json<Members>, Refusal> {
     let state = room.parts.store.state().borrow().clone();
-    let seen = room.parts.store.members(Instant::now() + READ_DEADLINE).await?;
+    let seen = room.parts.store.members(room.leaderless.deadline(READ_DEADLINE).await).await?;
     let members = seen.into_iter().map(|member| {
         let info = state.machines.get(&member.machine).map(|machine| machine.info.clone());
         let info = info.unwrap_or_default();

@@ -310,16 +310,20 @@ impl Store for RaftStore {
         let Some(node) = self.0.node.get() else {
             return Err(ReadError::Unformed { hint: self.0.unformed() });
         };
-        let no_leader = || ReadError::NoLeader { hint: self.0.no_leader() };
-        match self.0.target(node) {
-            Target::Me => Ok(node.seen_members()),
-            Target::Nobody => Err(no_leader()),
-            Target::Peer(leader) => {
+        loop {
+            if let Target::Me = self.0.target(node) {
+                return Ok(node.seen_members());
+            }
+            if let Target::Peer(leader) = self.0.target(node) {
                 match self.0.ask_leader(node, &leader, Request::Members, deadline).await {
-                    Ok(Response::Members { members }) => Ok(members),
-                    Ok(_) | Err(CallError::NoAnswer { .. }) => Err(ReadError::Timeout),
-                    Err(CallError::Unreachable { .. } | CallError::Refused { .. }) => Err(no_leader()),
+                    Ok(Response::Members { members }) => return Ok(members),
+                    Ok(_) | Err(CallError::NoAnswer { .. }) => return Err(ReadError::Timeout),
+                    // It has just gone, as far as anybody knows.
+                    Err(CallError::Unreachable { .. } | CallError::Refused { .. }) => {}
                 }
+            }
+            if !self.0.pause(deadline).await {
+                return Err(ReadError::NoLeader { hint: self.0.no_leader() });
             }
         }
     }
