@@ -183,7 +183,7 @@ fn what_is_installed(cluster: &Cluster) {
            test \"$(systemctl is-enabled $unit || true)\" = disabled
          done
          test $(systemctl is-enabled coreinit-reboot.service) = static
-         systemd-analyze verify /usr/lib/systemd/system/coreinit*
+         systemd-analyze verify --man=no /usr/lib/systemd/system/coreinit*
          systemctl enable --now coreinit-reboot.path
          systemctl is-active --quiet coreinit-reboot.path
          systemctl disable --now coreinit-reboot.path
