@@ -152,42 +152,6 @@ pub enum Command {
     },
 }
 
-impl Command {
-    /// Whether it is the leader's decision: a machine that does not lead any more must not have it made.
-    pub fn is_leaders(&self) -> bool {
-        match self {
-            Command::Assign { .. }
-            | Command::Unassign { .. }
-            | Command::MarkLost { .. }
-            | Command::MarkReady { .. }
-            | Command::Forget { .. }
-            | Command::RaiseFeatureLevel { .. }
-            | Command::Rotate(RotationStep::Advance { .. }) => true,
-            Command::InitCluster { .. }
-            | Command::SetUnit { .. }
-            | Command::DestroyUnit { .. }
-            | Command::RegisterMachine { .. }
-            | Command::SetMachineMetadata { .. }
-            | Command::Report { .. }
-            | Command::RemoveMachine { .. }
-            | Command::SetSchedulable { .. }
-            | Command::MoveUnit { .. }
-            | Command::CreateToken { .. }
-            | Command::UseToken { .. }
-            | Command::RevokeToken { .. }
-            | Command::Expel { .. }
-            | Command::Readmit { .. }
-            | Command::InvitePerson { .. }
-            | Command::RemovePerson { .. }
-            | Command::Rotate(_)
-            | Command::Keys { .. }
-            | Command::RebootLock { .. } => false,
-            #[cfg(feature = "next")]
-            Command::Next { .. } => false,
-        }
-    }
-}
-
 /// One record put or deleted: the whole effect of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
