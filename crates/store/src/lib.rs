@@ -35,8 +35,8 @@ pub trait Store: Send + Sync + 'static {
     async fn propose(&self, commands: Vec<Command>, deadline: Instant) -> Result<Committed, ProposeError>;
 
     /// [`Store::propose`] for what this machine has decided as the leader of that term. Once that lead is
-    /// over, nothing of it is made: the next leader knows better who is alive, and is not asked to make it. By
-    /// default a plain proposal, for a store whose leader never changes.
+    /// over, nothing of it is made: the next leader knows better who is alive, and is not asked to make it.
+    /// By default a plain proposal, for a store whose leader never changes.
     async fn decide(
         &self,
         _term: u64,
