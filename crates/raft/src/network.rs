@@ -52,16 +52,23 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
 impl PeerNode {
     async fn call(&self, request: Request, timeout: Duration) -> Result<Response, RPCError<TypeConfig>> {
-        let envelope = Envelope { cluster: self.network.cluster.clone(), to: Some(self.node), request };
-        let moved =
-            self.network.moved.lock().expect("no holder of this lock panics").get(&self.node).cloned();
-        let address = moved.as_ref().unwrap_or(&self.address);
-        self.network.peers.carry(address, &envelope, timeout).await.map_err(|error| match error {
-            CallError::NoAnswer { .. } => RPCError::Network(NetworkError::new(&error)),
-            CallError::Unreachable { .. } | CallError::Refused { .. } => {
-                RPCError::Unreachable(Unreachable::new(&error))
-            }
-        })
+        let (address, envelope) = self.addressed(request);
+        self.network.peers.carry(&address, envelope, timeout).await.map_err(failed)
+    }
+
+    fn addressed(&self, request: Request) -> (String, Envelope) {
+        let moved = self.network.moved.lock().expect("no holder of this lock panics");
+        let address = moved.get(&self.node).unwrap_or(&self.address).clone();
+        (address, Envelope { cluster: self.network.cluster.clone(), to: Some(self.node), request })
+    }
+}
+
+fn failed(error: CallError) -> RPCError<TypeConfig> {
+    match error {
+        CallError::NoAnswer { .. } => RPCError::Network(NetworkError::new(&error)),
+        CallError::Unreachable { .. } | CallError::Refused { .. } => {
+            RPCError::Unreachable(Unreachable::new(&error))
+        }
     }
 }
 
@@ -127,9 +134,11 @@ impl RaftNetworkV2<TypeConfig> for PeerNode {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let request = Request::Snapshot { vote, meta: snapshot.meta, data: snapshot.snapshot };
+        let (address, envelope) = self.addressed(request);
+        let carried = self.network.peers.carry_alone(&address, &envelope, SNAPSHOT_TIMEOUT);
         tokio::select! {
             // Not resumed when cancelled: the whole snapshot is sent again.
-            response = self.call(request, SNAPSHOT_TIMEOUT) => match response? {
+            response = carried => match response.map_err(failed)? {
                 Response::Snapshot(response) => Ok(response),
                 _ => Ok(confused()?),
             },

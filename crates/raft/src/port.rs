@@ -26,7 +26,7 @@ struct Shared {
     version: String,
     address: String,
     cluster: ClusterId,
-    peers: Peers,
+    peers: Arc<Peers>,
     questions: Questions,
 }
 

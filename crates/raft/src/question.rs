@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::codec;
 use crate::message::Asked;
-use crate::peers::Peers;
+use crate::peers::{KeepAlive, Peers};
 
 pub const STREAM_PATH: &str = "/stream";
 /// A question is a few names and numbers.
@@ -88,7 +88,7 @@ pub async fn ask(peers: &Peers, address: &str, asked: &Asked) -> Result<Pieces, 
     let unreachable = |source| AskError::Unreachable { address: address.into(), source };
     let no_answer = |source| AskError::NoAnswer { address: address.into(), source };
     let body = codec::encode(asked).map_err(unreachable)?;
-    let (mut sender, connection) = peers.connect(address).await.map_err(unreachable)?;
+    let (mut sender, connection) = peers.connect(address, KeepAlive::PATIENT).await.map_err(unreachable)?;
     let mut driver = JoinSet::new();
     driver.spawn(async move {
         if let Err(error) = connection.await {

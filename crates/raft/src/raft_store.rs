@@ -81,7 +81,7 @@ impl RaftStore {
             nonce: disk.nonce()?,
             cluster_name: Mutex::new(options.cluster_name.clone()),
             address,
-            peers: Arc::new(Peers::new(transport)),
+            peers: Peers::new(transport),
             node: OnceLock::new(),
             role: watch::Sender::new(Role::Unformed { hint: "it is starting".into() }),
             init,

@@ -29,8 +29,13 @@ use crate::transport::{BoxStream, Caller, Listener};
 const CONNECTIONS_MAX: usize = 256;
 /// A connection without a request by then is no daemon's.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Requests of one connection at a time; a daemon has one to each other, for all that it asks.
+/// Requests of one connection at a time; a daemon has one to each other for most of what it asks.
 const STREAMS_MAX: u32 = 256;
+/// What one request may have on its way: as much as 100 MB/s carry in 5 ms. The slowest network that a
+/// cluster can live on needs half a second for it.
+const STREAM_WINDOW_BYTES: u32 = 512 << 10;
+/// A part of the window: room for more is given when a frame has come whole.
+const FRAME_BYTES_MAX: u32 = 64 << 10;
 /// Ours have five short headers.
 const HEADERS_BYTES_MAX: u32 = 16 << 10;
 /// Streams that the other side opened and took back, before the connection is cut (CVE-2023-44487).
@@ -130,9 +135,9 @@ async fn connection<H: Handler>(stream: BoxStream, served: Arc<Served<H>>) -> io
         .timer(TokioTimer::new())
         .keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(10))
-        .initial_stream_window_size(1 << 20)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(4 << 20)
-        .max_frame_size(1 << 20)
+        .max_frame_size(FRAME_BYTES_MAX)
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADERS_BYTES_MAX)
         .max_pending_accept_reset_streams(RESETS_MAX)
@@ -160,7 +165,7 @@ async fn whole_body(body: Incoming, max: usize, bodies: &Semaphore) -> Result<By
             if max < whole.len() + data.len() {
                 return Err(StatusCode::PAYLOAD_TOO_LARGE);
             }
-            // A frame is at most a mebibyte.
+            // A frame is small: FRAME_BYTES_MAX.
             let more = bodies.try_acquire_many(u32::try_from(data.len()).unwrap_or(u32::MAX));
             let more = more.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
             match &mut room {

@@ -2,7 +2,7 @@
 //! the second is kept out, and both say why.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::message::Hello;
@@ -21,7 +21,7 @@ const SILENCE_MIN: Duration = Duration::from_secs(5);
 /// Whether `former` still lives, and another machine must not take its place. A machine that lost its store
 /// listens where it listened before, in another life, which shows at once that the former one is over;
 /// `silence` is for how long the leader has not heard the former one.
-pub async fn lives(peers: &Peers, former: &Member, silence: Duration) -> bool {
+pub async fn lives(peers: &Arc<Peers>, former: &Member, silence: Duration) -> bool {
     match peers.hello(&former.address, None, HELLO_TIMEOUT).await {
         Ok(hello) => is_life(&hello, &former.machine, &former.nonce),
         Err(_) => silence < SILENCE_MIN,
@@ -29,7 +29,7 @@ pub async fn lives(peers: &Peers, former: &Member, silence: Duration) -> bool {
 }
 
 /// Whether the store that is copied here is in use where it was before.
-pub async fn is_copied_from(peers: &Peers, former_address: &str, me: &Hello) -> bool {
+pub async fn is_copied_from(peers: &Arc<Peers>, former_address: &str, me: &Hello) -> bool {
     let hello = peers.hello(former_address, Some(me), HELLO_TIMEOUT).await;
     hello.is_ok_and(|hello| is_life(&hello, &me.machine, &me.nonce) && hello.address != me.address)
 }

@@ -158,6 +158,7 @@ impl Sky<'_> {
         for machine in &machines {
             world.lock().expect("alone").rises(machine);
         }
+        world.lock().expect("alone").told = verbose.then(Default::default);
         Sky {
             sim,
             machines,

@@ -71,3 +71,16 @@ fn kept_who_leads_while_it_takes_its_former_place() {
 fn kept_back_before_it_was_gone() {
     kept("working", &[3598], run);
 }
+
+/// The leader gave up each heartbeat on a connection that a cut had killed before the call had had its time:
+/// in a cluster where nothing is written it went on with that connection for seconds after the cut.
+#[test]
+fn kept_a_cut_while_nothing_is_written() {
+    kept("working", &[2072], run);
+}
+
+/// A snapshot that was sent into a cut kept a machine without news for seconds after it.
+#[test]
+fn kept_a_snapshot_into_a_cut() {
+    kept("working", &[3560], run);
+}

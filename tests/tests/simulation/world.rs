@@ -56,6 +56,8 @@ pub struct World {
     fresh: BTreeMap<usize, BTreeSet<UnitName>>,
     /// Changes whose outcome nobody knows.
     pub unknown: u64,
+    /// What a machine was and ran when it was last told of, where somebody wants to read it.
+    pub told: Option<BTreeMap<usize, String>>,
 }
 
 /// A machine without a leader.
@@ -126,6 +128,18 @@ impl World {
             format!("{machine} {role:?} {}", state.revision).hash(&mut self.digest);
             let voters = store.voting().map(|voting| voting.voters);
             found.push((*machine, role, state, voters));
+        }
+        if let Some(told) = &mut self.told {
+            for (machine, role, state, _) in &found {
+                let up: Vec<_> = machines[*machine].systemd.up().into_keys().collect();
+                let homes: Vec<_> =
+                    state.assignments.iter().map(|(unit, home)| format!("{unit}@{}", home.machine)).collect();
+                let now = format!("{role:?}, revision {}, runs {up:?} of {homes:?}", state.revision);
+                if told.get(machine) != Some(&now) {
+                    eprintln!("{ms} ms: m{machine}: {now}");
+                    told.insert(*machine, now);
+                }
+            }
         }
         for (machine, role, state, voters) in &found {
             self.look_at(*machine, role, state);

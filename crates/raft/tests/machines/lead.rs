@@ -4,16 +4,12 @@ use futures::future::join_all;
 use store::{ProposeError, Role, Store};
 use tokio::time::Instant;
 
-use crate::{LIMIT, Machine, follows, leads, submit};
+use crate::{LIMIT, Machine, clustered, leads, submit};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_decision_is_of_one_lead() {
     let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
-    let one = Machine::start("m1", dirs[0].path(), &[]).await;
-    one.store.init(None).await.unwrap();
-    one.becomes(leads).await;
-    let two = Machine::start("m2", dirs[1].path(), &[one.store.address()]).await;
-    two.becomes(follows).await;
+    let [one, two] = clustered(&dirs).await;
     // Of now: a lead before this one is over.
     let Role::Leader { term } = one.becomes(leads).await else { unreachable!() };
     let decide = async |machine: &Machine, term, name: &str| {

@@ -79,6 +79,24 @@ impl Machine {
     }
 }
 
+/// `m1`, which was initialised and leads, and others that have joined it; each has its store in the folder of
+/// its place.
+async fn clustered<const N: usize>(dirs: &[tempfile::TempDir]) -> [Machine; N] {
+    let mut machines: Vec<Machine> = Vec::new();
+    for (dir, number) in dirs.iter().zip(1..=N) {
+        let join: Vec<&str> = machines.first().map(|first| first.store.address()).into_iter().collect();
+        let machine = Machine::start(&format!("m{number}"), dir.path(), &join).await;
+        if join.is_empty() {
+            machine.store.init(None).await.unwrap();
+            machine.becomes(leads).await;
+        } else {
+            machine.becomes(follows).await;
+        }
+        machines.push(machine);
+    }
+    machines.try_into().unwrap_or_else(|_| panic!("a folder for each machine"))
+}
+
 fn follows(role: &Role) -> bool {
     matches!(role, Role::Follower { .. })
 }

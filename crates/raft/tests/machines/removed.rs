@@ -5,7 +5,7 @@ use store::{Role, Store};
 use tokio::time::{Instant, timeout};
 
 use crate::grown::voters;
-use crate::{LIMIT, Machine, leads};
+use crate::{LIMIT, Machine, clustered, leads};
 
 async fn order(machine: &Machine, command: Command) {
     let committed = machine.store.propose(vec![command], Instant::now() + LIMIT).await.unwrap();
@@ -25,11 +25,7 @@ async fn hears_it(machine: &Machine) {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_hears_so_from_the_leader_and_comes_back_when_it_may() {
     let dirs: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
-    let one = Machine::start("m1", dirs[0].path(), &[]).await;
-    one.store.init(None).await.unwrap();
-    one.becomes(leads).await;
-    let two = Machine::start("m2", dirs[1].path(), &[one.store.address()]).await;
-    let three = Machine::start("m3", dirs[2].path(), &[one.store.address()]).await;
+    let [one, two, three] = clustered(&dirs).await;
     tokio::join!(voters(&two, 3), voters(&three, 3));
 
     order(&one, expel("m3")).await;
@@ -61,11 +57,7 @@ async fn it_hears_so_from_the_leader_and_comes_back_when_it_may() {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_hears_so_though_it_may_come_back_by_now() {
     let dirs: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
-    let one = Machine::start("m1", dirs[0].path(), &[]).await;
-    one.store.init(None).await.unwrap();
-    one.becomes(leads).await;
-    let two = Machine::start("m2", dirs[1].path(), &[one.store.address()]).await;
-    let three = Machine::start("m3", dirs[2].path(), &[one.store.address()]).await;
+    let [one, two, three] = clustered(&dirs).await;
     tokio::join!(voters(&two, 3), voters(&three, 3));
     three.stop().await;
 

@@ -5,7 +5,7 @@ use cluster::{Command, FEATURE_LEVEL, MachineId, MachineInfo};
 use store::{ProposeError, Role, Store};
 use tokio::time::Instant;
 
-use crate::{LIMIT, Machine, follows, leads, submit};
+use crate::{LIMIT, Machine, clustered, submit};
 
 async fn registers(machine: &Machine, id: &str, feature_level: u32) -> Result<(), String> {
     let info = MachineInfo {
@@ -28,13 +28,7 @@ async fn raises(machine: &Machine, to: u32) -> Result<(), ProposeError> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_machine_keeps_newer_commands_out_of_the_log() {
     let dirs: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
-    let one = Machine::start("m1", dirs[0].path(), &[]).await;
-    one.store.init(None).await.unwrap();
-    one.becomes(leads).await;
-    let two = Machine::start("m2", dirs[1].path(), &[one.store.address()]).await;
-    let three = Machine::start("m3", dirs[2].path(), &[one.store.address()]).await;
-    two.becomes(follows).await;
-    three.becomes(follows).await;
+    let [one, two, three] = clustered(&dirs).await;
     registers(&one, "m1", FEATURE_LEVEL).await.unwrap();
     registers(&two, "m2", FEATURE_LEVEL - 1).await.unwrap();
     registers(&three, "m3", FEATURE_LEVEL).await.unwrap();
