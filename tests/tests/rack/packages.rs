@@ -195,7 +195,8 @@ fn what_is_installed(cluster: &Cluster) {
          cd ..
          ls bash-completion/completions/corectl zsh/vendor-completions/_corectl
          ls fish/vendor_completions.d/corectl.fish
-         ls doc/coreinit/copyright doc/coreinit/changelog.gz doc/coreinit/docs/tutorial.md
+         ls doc/coreinit/copyright doc/coreinit/changelog.gz
+         ls doc/coreinit/CHANGELOG.md doc/coreinit/docs/tutorial.md
          dpkg --verify coreinit | { ! grep .; }",
     );
     let version = rack.shell("h1", "coreinitd --version; corectl version");
