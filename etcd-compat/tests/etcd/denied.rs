@@ -32,9 +32,7 @@ async fn fill(member: &Member) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_etcd_is_named_and_moves_nothing() {
     let etcd = Etcd::start(1, &["--quota-backend-bytes=4194304"]).await;
-    let mut machines = Machines::start(&etcd, &["m1"], V3);
-    let member = machines.members[0].clone();
-    member.until_role("the lead", leads).await;
+    let (mut machines, member) = Machines::led(&etcd, V3).await;
     let wire = Wire::to(&etcd.endpoints()[0]).await;
     let far = machines.add(options("m2", etcd.dir(), vec![wire.endpoint.clone()], V3));
     far.until_role("a follower", |role| matches!(role, Role::Follower { .. })).await;
@@ -77,9 +75,7 @@ async fn corrupt(etcd: &Etcd, action: AlarmAction) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_etcd_that_is_corrupt_is_named() {
     let etcd = Etcd::start(1, &[]).await;
-    let mut machines = Machines::start(&etcd, &["m1"], V3);
-    let member = machines.members[0].clone();
-    member.until_role("the lead", leads).await;
+    let (mut machines, member) = Machines::led(&etcd, V3).await;
     written(&member, "kept").await;
     corrupt(&etcd, AlarmAction::Activate).await;
     let refused = member.try_propose(vec![write("refused")]).await;
@@ -103,11 +99,7 @@ async fn an_etcd_that_is_corrupt_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_falls_silent_is_noticed() {
     let etcd = Etcd::start(1, &[]).await;
-    let mut machines = Machines::start(&etcd, &["m1"], V3);
-    let near = machines.members[0].clone();
-    near.until_role("the lead", leads).await;
-    let wire = Wire::to(&etcd.endpoints()[0]).await;
-    let far = machines.add(options("m2", etcd.dir(), vec![wire.endpoint.clone()], V3));
+    let (machines, near, wire, far) = Machines::near_and_far(&etcd, V3).await;
     written(&near, "first").await;
     far.until("the first unit", |state| state.units.len() == 1).await;
     wire.deafen();

@@ -1,5 +1,6 @@
 //! The store on real etcd processes: what every store promises, and what becomes of it when etcd fails.
 
+mod both;
 mod certificates;
 mod denied;
 mod fleet;
@@ -23,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use etcd_process::Etcd;
+use wire::Wire;
 
 /// For whoever asks again and again.
 pub const MOMENT: Duration = Duration::from_millis(100);
@@ -101,6 +103,22 @@ impl Machines {
             machines.add(options(id, etcd.dir(), etcd.endpoints(), api));
         }
         machines
+    }
+
+    /// One machine, which leads.
+    pub async fn led(etcd: &Etcd, api: Option<Api>) -> (Machines, Member) {
+        let machines = Machines::start(etcd, &["m1"], api);
+        let member = machines.members[0].clone();
+        member.until_role("the lead", leads).await;
+        (machines, member)
+    }
+
+    /// One machine that leads, and another that reaches etcd over a wire.
+    pub async fn near_and_far(etcd: &Etcd, api: Option<Api>) -> (Machines, Member, Wire, Member) {
+        let (mut machines, near) = Machines::led(etcd, api).await;
+        let wire = Wire::to(&etcd.endpoints()[0]).await;
+        let far = machines.add(options("m2", etcd.dir(), vec![wire.endpoint.clone()], api));
+        (machines, near, wire, far)
     }
 
     pub fn add(&mut self, options: Options) -> Member {

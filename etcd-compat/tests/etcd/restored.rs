@@ -3,8 +3,7 @@
 use etcd_compat::Api;
 use store::conformance::{same_records, unit};
 
-use crate::wire::Wire;
-use crate::{Machines, leads, options, written};
+use crate::{Machines, options, written};
 use etcd_process::Etcd;
 
 const V3: Option<Api> = Some(Api::V3);
@@ -12,11 +11,7 @@ const V3: Option<Api> = Some(Api::V3);
 /// A machine that has seen what the backup does not hold takes over what there is now.
 async fn what_was_seen_and_is_gone_is_forgotten(passes: bool) {
     let mut etcd = Etcd::start(1, &[]).await;
-    let mut machines = Machines::start(&etcd, &["m1"], V3);
-    let near = machines.members[0].clone();
-    near.until_role("the lead", leads).await;
-    let wire = Wire::to(&etcd.endpoints()[0]).await;
-    let far = machines.add(options("m2", etcd.dir(), vec![wire.endpoint.clone()], V3));
+    let (mut machines, near, wire, far) = Machines::near_and_far(&etcd, V3).await;
     written(&near, "kept").await;
     let backup = etcd.dir().join("backup");
     etcd.ctl(&["snapshot", "save", backup.to_str().unwrap()]).await;
@@ -61,9 +56,7 @@ async fn what_was_seen_and_is_gone_is_forgotten_after_etcd_has_passed_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_larger_base_makes_every_generation_new() {
     let mut etcd = Etcd::start(1, &[]).await;
-    let machines = Machines::start(&etcd, &["m1"], V3);
-    let member = machines.members[0].clone();
-    member.until_role("the lead", leads).await;
+    let (machines, member) = Machines::led(&etcd, V3).await;
     written(&member, "kept").await;
     let backup = etcd.dir().join("backup");
     etcd.ctl(&["snapshot", "save", backup.to_str().unwrap()]).await;

@@ -1,75 +1,23 @@
 //! On etcd's v2 interface, which etcd 3.4 has beside the other with `--enable-v2`.
 
 use cluster::{Command, DesiredState, Kind};
-use etcd_compat::{Api, EtcdStore};
-use store::conformance::{PATIENCE, found, leave, machine, run, set, unit};
-use store::{ProposeError, Role, Store};
+use etcd_compat::Api;
+use store::conformance::{PATIENCE, set, unit};
+use store::{ProposeError, Role};
 use tokio::time::{Instant, timeout};
 
 use crate::wire::Wire;
-use crate::{MOMENT, Machines, leads, options, write, written};
+use crate::{Machines, leads, options, write, written};
 use etcd_process::Etcd;
 
 const V2: Option<Api> = Some(Api::V2);
-
-#[tokio::test(flavor = "multi_thread")]
-async fn it_keeps_what_every_store_promises() {
-    let etcd = Etcd::start(1, &[]).await;
-    let machines = Machines::start(&etcd, &["m1", "m2", "m3"], V2);
-    run(machines.members.clone()).await;
-    machines.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_outlives_all_daemons_and_etcd() {
-    let mut etcd = Etcd::start(1, &[]).await;
-    let machines = Machines::start(&etcd, &["m1", "m2", "m3"], V2);
-    let kept = leave(machines.members.clone()).await;
-    machines.end().await;
-    etcd.kill(0).await;
-    etcd.launch(0);
-    let machines = Machines::start(&etcd, &["m1", "m2", "m3"], V2);
-    found(machines.members.clone(), &kept).await;
-    machines.end().await;
-}
-
-/// Where each daemon is reached by the others goes with its presence.
-#[tokio::test(flavor = "multi_thread")]
-async fn daemons_know_where_each_other_is() {
-    let etcd = Etcd::start(1, &[]).await;
-    let (stop, stopping) = tokio::sync::watch::channel(false);
-    let (near, driver) = EtcdStore::start(options("m1", etcd.dir(), etcd.endpoints(), V2), stopping).unwrap();
-    let mut drivers = tokio::task::JoinSet::new();
-    drivers.spawn(driver);
-    let wait = async |id: &str, expected: Option<&str>| {
-        let found = async {
-            while near.peer(&machine(id)).as_deref() != expected {
-                let _ = near.read(Instant::now() + MOMENT).await;
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("{id}: {:?}", near.peer(&machine(id))));
-    };
-    wait("m1", Some("m1:7340")).await;
-    assert_eq!(near.peer(&machine("m2")), None);
-    let machines = Machines::start(&etcd, &["m2"], V2);
-    wait("m2", Some("m2:7340")).await;
-    machines.end().await;
-    wait("m2", None).await;
-    stop.send_replace(true);
-    drivers.join_all().await;
-}
 
 /// The log becomes a snapshot and is made shorter; a machine that was away, and one that is new, go on from
 /// there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_log_becomes_a_snapshot() {
     let etcd = Etcd::start(1, &[]).await;
-    let mut machines = Machines::start(&etcd, &["m1"], V2);
-    let near = machines.members[0].clone();
-    near.until_role("the lead", leads).await;
-    let wire = Wire::to(&etcd.endpoints()[0]).await;
-    let far = machines.add(options("m2", etcd.dir(), vec![wire.endpoint.clone()], V2));
+    let (mut machines, near, wire, far) = Machines::near_and_far(&etcd, V2).await;
     written(&near, "gone").await;
     far.until("the first unit", |state| state.units.len() == 1).await;
 
@@ -104,9 +52,7 @@ async fn a_long_log_becomes_a_snapshot() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_of_large_entries_is_kept_short() {
     let etcd = Etcd::start(1, &[]).await;
-    let mut machines = Machines::start(&etcd, &["m1"], V2);
-    let near = machines.members[0].clone();
-    near.until_role("the lead", leads).await;
+    let (mut machines, near) = Machines::led(&etcd, V2).await;
     // Six times as long in a listing.
     let text = "<".repeat(1_000_000);
     for number in 0..12 {
@@ -164,9 +110,7 @@ async fn members_may_die_one_after_another() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_emptied_etcd_is_refused() {
     let etcd = Etcd::start(1, &[]).await;
-    let machines = Machines::start(&etcd, &["m1"], V2);
-    let member = machines.members[0].clone();
-    member.until_role("the lead", leads).await;
+    let (machines, member) = Machines::led(&etcd, V2).await;
     written(&member, "precious").await;
     etcd.ctl_at("2", &["rm", "--recursive", "/coreinit"]).await;
     member.until_role("a refusal", |role| matches!(role, Role::Unformed { .. })).await;
@@ -202,9 +146,7 @@ async fn a_state_that_was_written_whole_goes_on() {
     let there = options("m1", etcd.dir(), etcd.endpoints(), V2);
     etcd_compat::offline::write(&there, &state).await.unwrap();
     assert_eq!(etcd_compat::offline::read(&there).await.unwrap().state.units, state.units);
-    let machines = Machines::start(&etcd, &["m1"], V2);
-    let member = machines.members[0].clone();
-    member.until_role("the lead", leads).await;
+    let (machines, member) = Machines::led(&etcd, V2).await;
     assert_eq!(member.read().await.units, state.units);
     let committed = member.propose(vec![write("new")]).await;
     assert!(state.revision < committed.revision);

@@ -1,73 +1,21 @@
 //! On etcd's v3 interface.
 
 use cluster::{Command, DesiredState, Generation, Kind, Rejected};
-use etcd_compat::{Api, EtcdStore, User};
-use store::conformance::{PATIENCE, file, found, leave, machine, register, run, set, unit};
-use store::{ProposeError, ReadError, Role, Store};
+use etcd_compat::{Api, User};
+use store::conformance::{PATIENCE, file, machine, register, set, unit};
+use store::{ProposeError, ReadError, Role};
 use tokio::time::{Instant, timeout};
 
 use crate::wire::Wire;
-use crate::{MOMENT, Machines, leads, options, write, written};
+use crate::{Machines, leads, options, write, written};
 use etcd_process::Etcd;
 
 const V3: Option<Api> = Some(Api::V3);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_keeps_what_every_store_promises() {
-    let etcd = Etcd::start(1, &[]).await;
-    let machines = Machines::start(&etcd, &["m1", "m2", "m3"], V3);
-    run(machines.members.clone()).await;
-    machines.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_outlives_all_daemons_and_etcd() {
-    let mut etcd = Etcd::start(1, &[]).await;
-    let machines = Machines::start(&etcd, &["m1", "m2", "m3"], V3);
-    let kept = leave(machines.members.clone()).await;
-    machines.end().await;
-    etcd.kill(0).await;
-    etcd.launch(0);
-    let machines = Machines::start(&etcd, &["m1", "m2", "m3"], V3);
-    found(machines.members.clone(), &kept).await;
-    machines.end().await;
-}
-
-/// Where each daemon is reached by the others goes with its presence.
-#[tokio::test(flavor = "multi_thread")]
-async fn daemons_know_where_each_other_is() {
-    let etcd = Etcd::start(1, &[]).await;
-    let (stop, stopping) = tokio::sync::watch::channel(false);
-    let (near, driver) = EtcdStore::start(options("m1", etcd.dir(), etcd.endpoints(), V3), stopping).unwrap();
-    let mut drivers = tokio::task::JoinSet::new();
-    drivers.spawn(driver);
-    let wait = async |id: &str, expected: Option<&str>| {
-        let found = async {
-            while near.peer(&machine(id)).as_deref() != expected {
-                let _ = near.read(Instant::now() + MOMENT).await;
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("{id}: {:?}", near.peer(&machine(id))));
-    };
-    wait("m1", Some("m1:7340")).await;
-    assert_eq!(near.peer(&machine("m2")), None);
-    let machines = Machines::start(&etcd, &["m2"], V3);
-    wait("m2", Some("m2:7340")).await;
-    machines.end().await;
-    wait("m2", None).await;
-    stop.send_replace(true);
-    drivers.join_all().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn history_that_was_compacted_away_is_read_anew() {
     let etcd = Etcd::start(1, &[]).await;
-    let mut machines = Machines::start(&etcd, &["m1"], V3);
-    let near = machines.members[0].clone();
-    near.until_role("the lead", leads).await;
-    let wire = Wire::to(&etcd.endpoints()[0]).await;
-    let far = machines.add(options("m2", etcd.dir(), vec![wire.endpoint.clone()], V3));
+    let (machines, near, wire, far) = Machines::near_and_far(&etcd, V3).await;
     written(&near, "before").await;
     written(&near, "gone").await;
     far.until("the first units", |state| state.units.len() == 2).await;
@@ -120,11 +68,7 @@ async fn a_leader_that_is_cut_off_knows_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_gone_refuses_nothing() {
     let etcd = Etcd::start(1, &[]).await;
-    let mut machines = Machines::start(&etcd, &["m1"], V3);
-    let near = machines.members[0].clone();
-    near.until_role("the lead", leads).await;
-    let wire = Wire::to(&etcd.endpoints()[0]).await;
-    let far = machines.add(options("m2", etcd.dir(), vec![wire.endpoint.clone()], V3));
+    let (machines, near, wire, far) = Machines::near_and_far(&etcd, V3).await;
     let (name, ghost) = (unit("web.service"), machine("ghost"));
     let set = set(&name, "web", DesiredState::Launched);
     let generation = Generation(near.propose(vec![register(&ghost), set]).await.revision.0);
@@ -240,9 +184,7 @@ async fn users_are_checked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_emptied_etcd_is_refused() {
     let etcd = Etcd::start(1, &[]).await;
-    let machines = Machines::start(&etcd, &["m1"], V3);
-    let member = machines.members[0].clone();
-    member.until_role("the lead", leads).await;
+    let (machines, member) = Machines::led(&etcd, V3).await;
     written(&member, "precious").await;
     etcd.ctl(&["del", "--prefix", "/coreinit/"]).await;
     let refuses = |role: &Role| matches!(role, Role::Unformed { .. });
@@ -266,9 +208,7 @@ async fn an_emptied_etcd_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_record_is_refused_until_it_is_gone() {
     let etcd = Etcd::start(1, &[]).await;
-    let machines = Machines::start(&etcd, &["m1"], V3);
-    let member = machines.members[0].clone();
-    member.until_role("the lead", leads).await;
+    let (machines, member) = Machines::led(&etcd, V3).await;
     written(&member, "kept").await;
     etcd.ctl(&["put", "/coreinit/state/units/new.service", "{\"version\":9,\"record\":{}}"]).await;
     let told = |role: &Role| matches!(role, Role::Unformed { hint } if hint.contains("of version 9"));
