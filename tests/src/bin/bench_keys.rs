@@ -20,6 +20,11 @@ const LOAD: &str = "/root/bench-keys";
 const ROUNDS: usize = 3;
 /// The port of each on every host's loopback.
 const SIDES: [(&str, u16); 2] = [("etcd", 2379), ("coreinit", 4001)];
+/// Where each counts what a sync of its log takes, and under which name.
+const SYNCS: [(&str, &str); 2] = [
+    ("http://127.0.0.1:2379/metrics", "etcd_disk_wal_fsync_duration_seconds"),
+    ("--unix-socket /run/coreinit.sock http://coreinit/metrics", "coreinit_log_sync_seconds"),
+];
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -105,7 +110,8 @@ fn bench(seconds: u32) {
     }
     cluster.formed();
     println!(
-        "side      at        clients  writes/s  p50 ms  p99 ms  (medians of {ROUNDS} rounds of {seconds} s)"
+        "side      at        clients  writes/s  p50 ms  p99 ms  sync ms  \
+         (medians of {ROUNDS} rounds of {seconds} s; mean of the host's syncs)"
     );
     for at_leader in [true, false] {
         for clients in [1, 16, 256] {
@@ -115,13 +121,19 @@ fn bench(seconds: u32) {
 }
 
 fn compare(cluster: &Cluster, at_leader: bool, clients: usize, seconds: u32) {
+    // Of each side, of each round: the rate, the middle latency, the 99th of a hundred, a sync.
     let mut rates: [Vec<Vec<f64>>; 2] = Default::default();
     for _ in 0..ROUNDS {
         for ((_, port), rates) in SIDES.iter().zip(&mut rates) {
             let host = host(cluster, *port, at_leader);
             let (clients, seconds) = (clients.to_string(), seconds.to_string());
+            let before = synced(cluster, &host, *port);
             let said = cluster.rack.exec(&host, &[LOAD, "load", &port.to_string(), &clients, &seconds]);
-            rates.push(said.split_whitespace().map(|number| number.parse().expect("a number")).collect());
+            let after = synced(cluster, &host, *port);
+            let mut row: Vec<f64> =
+                said.split_whitespace().map(|number| number.parse().expect("a number")).collect();
+            row.push((after.0 - before.0) / (after.1 - before.1) * 1e3);
+            rates.push(row);
         }
     }
     let middle = |rows: &[Vec<f64>], column: usize| {
@@ -131,10 +143,22 @@ fn compare(cluster: &Cluster, at_leader: bool, clients: usize, seconds: u32) {
     };
     let place = if at_leader { "leader" } else { "follower" };
     for ((name, _), rates) in SIDES.iter().zip(&rates) {
-        let [rate, p50, p99] = [0, 1, 2].map(|column| middle(rates, column));
-        println!("{name:8}  {place:8}  {clients:7}  {rate:8.0}  {p50:6.2}  {p99:6.2}");
+        let [rate, p50, p99, sync] = [0, 1, 2, 3].map(|column| middle(rates, column));
+        println!("{name:8}  {place:8}  {clients:7}  {rate:8.0}  {p50:6.2}  {p99:6.2}  {sync:7.2}");
     }
     println!("ratio     {place:8}  {clients:7}  {:8.2}", middle(&rates[1], 0) / middle(&rates[0], 0));
+}
+
+/// Seconds that the host's syncs took so far, and how many they were.
+fn synced(cluster: &Cluster, host: &str, port: u16) -> (f64, f64) {
+    let side = SIDES.iter().position(|(_, of)| *of == port).expect("one of the sides");
+    let (at, name) = SYNCS[side];
+    let metrics = cluster.rack.shell(host, &format!("curl -s --max-time 5 {at}"));
+    let number = |what: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("{name}_{what} ")));
+        line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{name}_{what} in {metrics}"))
+    };
+    (number("sum"), number("count"))
 }
 
 /// A host whose member leads, or one whose member follows.
