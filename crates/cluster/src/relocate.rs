@@ -104,32 +104,29 @@ fn has_acted(state: &ClusterState, name: &UnitName, machine: &MachineId) -> bool
 
 /// The moves that would make machines more evenly used, each better than the ones before it left things:
 /// first units that could be where they like it better (`Spread=`, `PreferMetadata=`), then units of the
-/// fullest machines. Carried out one after another, they leave none to be made.
+/// fullest machines, until nothing is to be gained by either. Carried out one after another, they leave none
+/// to be made.
+///
+/// This ends: instances of a template count for each other alike, so each move of the first kind makes the
+/// ranks of all units together better, and one of the second kind makes them no worse and the loads more even.
 pub fn rebalance(state: &ClusterState) -> Vec<Relocation> {
     let mut board = Board::default();
     board.absorb(state);
     board.decide();
     let mut relocations = Vec::new();
     let liked: Vec<WishId> = board.wish_ids.values().copied().filter(|i| board.has_rank(*i)).collect();
-    // Each move makes the ranks better by at least one; the limit is for the reader's peace of mind.
-    for _ in 0..liked.len() {
-        let Some(relocation) = liked.iter().find_map(|i| board.find_better_rank(*i)) else { break };
-        relocations.push(relocation);
-    }
-    let mut stuck: BTreeSet<SpotId> = BTreeSet::new();
     loop {
-        let fullest = board.order.iter().rev().map(|(.., s)| *s).find(|s| !stuck.contains(s));
-        let Some(s) = fullest else { break };
-        match board.find_emptier_machine(s) {
-            Some(relocation) => {
-                relocations.push(relocation);
-                // It may be that what was in the way has gone.
-                stuck.clear();
-            }
-            None => drop(stuck.insert(s)),
+        while let Some(relocation) = liked.iter().find_map(|i| board.find_better_rank(*i)) {
+            relocations.push(relocation);
+        }
+        let evened = board.even_out();
+        // What went may have been in the way of a unit that likes it better there.
+        let is_over = evened.is_empty() || liked.is_empty();
+        relocations.extend(evened);
+        if is_over {
+            return relocations;
         }
     }
-    relocations
 }
 
 impl Board {
@@ -151,6 +148,12 @@ impl Board {
                     [_] => objection,
                     _ => format!("{}: {objection}", self.wish(*i).name),
                 };
+            }
+        }
+        for (n, i) in company.iter().enumerate() {
+            if let Some(j) = company[n + 1..].iter().find(|j| self.clash(*i, **j)) {
+                let (one, other) = (&self.wish(*i).name, &self.wish(*j).name);
+                return format!("{one} and {other} are to go together and rule each other out");
             }
         }
         "there is no room for all of them together".into()
@@ -196,6 +199,23 @@ impl Board {
         };
         let (here, there) = (place(from.0), place(to.0));
         format!("beside it, {here} has {} instances of its template, {there} has {}", from.1, to.1)
+    }
+
+    /// Moves units of the fullest machines to emptier ones, for as long as that makes them more even.
+    fn even_out(&mut self) -> Vec<Relocation> {
+        let mut relocations = Vec::new();
+        let mut stuck: BTreeSet<SpotId> = BTreeSet::new();
+        while let Some(s) = self.order.iter().rev().map(|(.., s)| *s).find(|s| !stuck.contains(s)) {
+            match self.find_emptier_machine(s) {
+                Some(relocation) => {
+                    relocations.push(relocation);
+                    // It may be that what was in the way has gone.
+                    stuck.clear();
+                }
+                None => drop(stuck.insert(s)),
+            }
+        }
+        relocations
     }
 
     /// Moves some unit of that machine to one that has fewer units even then.

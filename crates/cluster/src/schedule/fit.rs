@@ -42,6 +42,11 @@ impl Board {
                 || other.carries.iter().any(|p| one.hit_by.contains(p)))
     }
 
+    /// Whether the two can never come to one machine.
+    pub(crate) fn clash(&self, i: WishId, j: WishId) -> bool {
+        self.are_in_conflict(i, j) || self.replaces(i, j) || self.replaces(j, i)
+    }
+
     /// Whether `i` has `j` replaced. Two that would replace each other leave each other alone, as with fleet.
     pub(super) fn replaces(&self, i: WishId, j: WishId) -> bool {
         let hits = |one: &Wish, other: &Wish| one.replaces.iter().any(|p| other.hit_by.contains(p));
@@ -115,7 +120,7 @@ impl Board {
                 && self.replacer(*i, s).is_none()
                 && self.victims(*i, s).is_empty()
         };
-        company.iter().all(fits) && self.has_room(company, s)
+        company.iter().all(fits) && self.has_room(company, s) && !self.clash_within(company)
     }
 
     /// Whether there is room for all of them; those whose home it is have theirs.

@@ -120,7 +120,7 @@ impl Board {
     }
 
     /// Whether two of them can never stand side by side.
-    fn clash_within(&self, members: &[WishId]) -> bool {
+    pub(super) fn clash_within(&self, members: &[WishId]) -> bool {
         if members.len() < 2 || members.iter().all(|i| self.wish(*i).hit_by.is_empty()) {
             return false;
         }
@@ -152,11 +152,8 @@ impl Board {
                 continue;
             }
             if self.clash_within(&fitting) {
-                let clash = |i: WishId, j: WishId| {
-                    self.are_in_conflict(i, j) || self.replaces(i, j) || self.replaces(j, i)
-                };
                 let pairs = fitting.iter().flat_map(|i| fitting.iter().map(move |j| (*i, *j)));
-                let mut clashes = pairs.filter(|(i, j)| key(*i) < key(*j) && clash(*i, *j));
+                let mut clashes = pairs.filter(|(i, j)| key(*i) < key(*j) && self.clash(*i, *j));
                 if let Some((out, _)) = clashes.next() {
                     fitting.retain(|i| *i != out);
                     continue;

@@ -112,13 +112,7 @@ impl Board {
         // Nobody said that they belong together; that they do not may have been said, of them or of those
         // that have to be with them.
         let (ours, theirs) = (self.with_peers(i), self.with_peers(activated));
-        let are_apart = ours.iter().any(|one| {
-            theirs.iter().any(|other| {
-                self.are_in_conflict(*one, *other)
-                    || self.replaces(*one, *other)
-                    || self.replaces(*other, *one)
-            })
-        });
+        let are_apart = ours.iter().any(|one| theirs.iter().any(|other| self.clash(*one, *other)));
         if is_out(i) || is_out(activated) || are_apart {
             return;
         }
