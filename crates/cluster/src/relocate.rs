@@ -108,7 +108,7 @@ fn has_acted(state: &ClusterState, name: &UnitName, machine: &MachineId) -> bool
 /// to be made.
 ///
 /// This ends: instances of a template count for each other alike, so each move of the first kind makes the
-/// ranks of all units together better, and one of the second kind makes them no worse and the loads more even.
+/// ranks of all units together better; one of the second kind makes them no worse, and the loads more even.
 pub fn rebalance(state: &ClusterState) -> Vec<Relocation> {
     let mut board = Board::default();
     board.absorb(state);

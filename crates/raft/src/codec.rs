@@ -1,10 +1,11 @@
 //! Bytes between equals: the log, the vote, snapshots and what peers say to each other. The only user of
 //! bincode.
 //!
-//! A record is `[version u8][crc32 of the body, u32 LE][body]`, the body in bincode 2's standard
-//! configuration. All of it is consumed or all of it refused. Published types never change; enums only get
-//! new variants at their end, because a variant is known by its position. `tests/golden` holds bytes of every
-//! published kind.
+//! A record is `[version u8][crc32, u32 LE][body]`, the body in bincode 2's standard configuration. In
+//! version 1 the checksum is of the body alone, in every later one of the version and the body: no damage to
+//! that byte makes a record of one version pass for one of another. All of it is consumed or all of it
+//! refused. Published types never change; enums only get new variants at their end, because a variant is
+//! known by its position. `tests/golden` holds bytes of every published kind.
 
 use std::io;
 
@@ -44,8 +45,17 @@ pub fn sealed(body: &[u8]) -> Vec<u8> {
 }
 
 fn seal(record: &mut [u8]) {
-    let crc = crc32fast::hash(&record[HEAD_BYTES..]);
+    let crc = checksum(record[0], &record[HEAD_BYTES..]);
     record[1..HEAD_BYTES].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn checksum(version: u8, body: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    if version != 1 {
+        hasher.update(&[version]);
+    }
+    hasher.update(body);
+    hasher.finalize()
 }
 
 /// The value of a record, when `bytes` is exactly what [`encode`] gave. `InvalidData`: the bytes are damaged;
@@ -53,7 +63,7 @@ fn seal(record: &mut [u8]) {
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     let (head, body) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or_else(|| bad("is too short"))?;
     let [version, crc @ ..] = *head;
-    if crc32fast::hash(body) != u32::from_le_bytes(crc) {
+    if checksum(version, body) != u32::from_le_bytes(crc) {
         return Err(bad("has a wrong checksum"));
     }
     if version != VERSION {
@@ -136,8 +146,12 @@ mod tests {
         assert_eq!(kind(&flipped), io::ErrorKind::InvalidData);
         assert_eq!(kind(&sealed(&[7, 1])), io::ErrorKind::Unsupported, "a variant of later times");
         assert_eq!(kind(&sealed(&[0, 1, 2])), io::ErrorKind::Unsupported, "a field of later times");
-        let later = [&[VERSION + 1], &good[1..]].concat();
+        let mut later = [&[VERSION + 1], &good[1..]].concat();
+        assert_eq!(kind(&later), io::ErrorKind::InvalidData, "a damaged version");
+        seal(&mut later);
         assert_eq!(kind(&later), io::ErrorKind::Unsupported, "an encoding of later times");
+        later[0] = VERSION;
+        assert_eq!(kind(&later), io::ErrorKind::InvalidData, "a damaged version, the other way round");
         let torn = [&[VERSION + 1], &flipped[1..]].concat();
         assert_eq!(kind(&torn), io::ErrorKind::InvalidData);
     }

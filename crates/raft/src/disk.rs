@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use cluster::ClusterState;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use crate::codec;
@@ -65,10 +66,11 @@ pub struct Founder {
     pub nonce: String,
 }
 
-/// The identity's file: readable, and with a checksum over the identity as JSON writes it.
+/// The identity's file: readable, and with a checksum over the identity as JSON writes it without white
+/// space.
 #[derive(Serialize, Deserialize)]
-struct IdentityFile {
-    identity: Identity,
+struct IdentityFile<T> {
+    identity: T,
     crc32: u32,
 }
 
@@ -134,7 +136,7 @@ impl Disk {
     pub fn set_identity(&self, identity: &Identity) -> io::Result<()> {
         self.failure.guard("writing this node's identity", || {
             let crc32 = crc32fast::hash(&serde_json::to_vec(identity)?);
-            let file = IdentityFile { identity: identity.clone(), crc32 };
+            let file = IdentityFile { identity, crc32 };
             self.files.replace(IDENTITY, &serde_json::to_vec_pretty(&file)?)?;
             self.witness.set_identified()
         })
@@ -230,24 +232,41 @@ fn identity(files: &dyn Files, witness: &Witness) -> io::Result<Option<Identity>
         };
     };
     let wrong = |why: &dyn std::fmt::Display| damaged(format!("the file {IDENTITY:?}: {why}"));
-    let file: IdentityFile = serde_json::from_slice(&bytes).map_err(|error| wrong(&error))?;
-    if says_more(&bytes, &file.identity)? {
-        return Err(codec::newer(&format!("the file {IDENTITY:?} says more")));
+    let file: IdentityFile<Box<RawValue>> = serde_json::from_slice(&bytes).map_err(|error| wrong(&error))?;
+    let text = compact(file.identity.get());
+    if crc32fast::hash(text.as_bytes()) != file.crc32 {
+        return Err(wrong(&"wrong checksum"));
     }
-    let crc32 = crc32fast::hash(&serde_json::to_vec(&file.identity)?);
-    match crc32 == file.crc32 {
-        true => Ok(Some(file.identity)),
-        false => Err(wrong(&"wrong checksum")),
+    let identity: Identity = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
+    match says_more(&text, &identity)? {
+        true => Err(codec::newer(&format!("the file {IDENTITY:?} says more"))),
+        false => Ok(Some(identity)),
     }
 }
 
-/// Whether an identity's file has fields that this version does not know.
-fn says_more(bytes: &[u8], identity: &Identity) -> io::Result<bool> {
-    let file: serde_json::Value = serde_json::from_slice(bytes)?;
-    let known = serde_json::to_value(identity)?;
-    let said = file["identity"].as_object().into_iter().flatten();
-    // An address that is written down as `null` is a field that is known.
-    Ok(said.into_iter().any(|(field, _)| known.get(field).is_none() && field != "address"))
+/// JSON without the white space between its tokens.
+fn compact(json: &str) -> String {
+    let (mut in_string, mut is_escaped) = (false, false);
+    let keep = |c: &char| {
+        let was_in_string = in_string;
+        match c {
+            '"' if !is_escaped => in_string = !in_string,
+            _ => {}
+        }
+        is_escaped = *c == '\\' && !is_escaped;
+        was_in_string || !c.is_ascii_whitespace()
+    };
+    json.chars().filter(keep).collect()
+}
+
+/// Whether an identity has fields that this version does not know.
+fn says_more(identity: &str, read: &Identity) -> io::Result<bool> {
+    let said: serde_json::Value = serde_json::from_str(identity)?;
+    let known = serde_json::to_value(read)?;
+    // Nothing is said with `null`.
+    let is_new =
+        |(field, value): (&String, &serde_json::Value)| !value.is_null() && known.get(field).is_none();
+    Ok(said.as_object().into_iter().flatten().any(is_new))
 }
 
 /// The snapshot to begin with. `purged <= snapshot`: what the log has not any more, the snapshot must have.

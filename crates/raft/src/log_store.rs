@@ -331,11 +331,9 @@ fn pack(batch: &mut Batch, before: u32, entry: &Entry) -> io::Result<u32> {
     for (number, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
         let following =
             u16::try_from(count - 1 - number).map_err(|_| io::Error::other("an entry is too large"))?;
-        let mut key = entry.log_id.index.to_be_bytes().to_vec();
-        key.extend_from_slice(&(number as u16).to_be_bytes());
         let mut value = following.to_le_bytes().to_vec();
         value.extend_from_slice(piece);
-        batch.put(Table::Log, key, value);
+        batch.put(Table::Log, key(entry.log_id.index, number as u16), value);
     }
     Ok(chain)
 }
@@ -368,6 +366,11 @@ fn unpack(index: u64, stored: &[u8]) -> io::Result<(u32, Entry)> {
 }
 
 /// `index u64 BE, number of the piece u16 BE`.
+fn key(index: u64, number: u16) -> Vec<u8> {
+    [index.to_be_bytes().as_slice(), &number.to_be_bytes()].concat()
+}
+
+/// The index and the number of a [`key`].
 fn split_key(key: &[u8]) -> io::Result<(u64, u16)> {
     let (index, number) =
         key.split_first_chunk::<8>().ok_or_else(|| damaged("a key of the log is too short"))?;
@@ -446,7 +449,8 @@ pub(crate) fn check(engine: &dyn Engine, failure: &Failure, claim: &Claim) -> io
     Ok(Claim { vote, purged, last })
 }
 
-/// No hole, every entry whole and chained to the one before, and all that the witness claims; the last mark.
+/// No hole, every entry whole and chained to the one before, each found by its index too, and all that the
+/// witness claims; the last mark.
 fn check_entries(engine: &dyn Engine, purged: Option<&Mark>, claim: &Claim) -> io::Result<Option<Mark>> {
     let mut last = purged.cloned();
     scan(engine, 0, |index, stored| {
@@ -478,5 +482,67 @@ fn check_entries(engine: &dyn Engine, purged: Option<&Mark>, claim: &Claim) -> i
             "log entries are missing: the last should be {claimed:?} and is {found:?}"
         )));
     }
+    // An engine whose inner pages are damaged may lead past what a walk from the start comes upon.
+    let first = purged.map_or(0, |mark| mark.id.index + 1);
+    let end = last.as_ref().map_or(0, |mark| mark.id.index + 1);
+    for index in first..end {
+        if engine.get(Table::Log, &key(index, 0))?.is_none() {
+            return Err(damaged(format!("log entry {index} is there and not found by its index")));
+        }
+    }
     Ok(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::EntryPayload;
+
+    use super::*;
+    use crate::engine::{Forgetful, Visit};
+
+    /// As one whose inner pages are damaged: a walk comes upon all there is, a look for this key does not.
+    struct Misled {
+        engine: Arc<dyn Engine>,
+        lost: Vec<u8>,
+    }
+
+    impl Engine for Misled {
+        fn get(&self, table: Table, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+            if key == self.lost { Ok(None) } else { self.engine.get(table, key) }
+        }
+
+        fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> io::Result<()> {
+            self.engine.scan(table, from, visit)
+        }
+
+        fn write(&self, batch: &Batch) -> io::Result<()> {
+            self.engine.write(batch)
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            self.engine.sync()
+        }
+    }
+
+    #[test]
+    fn an_entry_that_is_not_found_by_its_index_is_damage() {
+        let engine: Arc<dyn Engine> = Arc::new(Forgetful::new(1).engine());
+        make(&*engine).unwrap();
+        let (mut batch, mut chain) = (Batch::default(), 0);
+        for index in 0..5 {
+            let entry = Entry { log_id: LogId::new_term_index(1, index), payload: EntryPayload::Blank };
+            chain = pack(&mut batch, chain, &entry).unwrap();
+        }
+        engine.write(&batch).unwrap();
+        let look = |lost| {
+            let engine = Misled { engine: engine.clone(), lost };
+            check(&engine, &Failure::default(), &Claim::default())
+        };
+        assert_eq!(look(key(5, 0)).unwrap().last.unwrap().id.index, 4);
+        for index in 0..5 {
+            let error = look(key(index, 0)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+            assert!(error.to_string().contains(&format!("log entry {index} ")), "{error}");
+        }
+    }
 }

@@ -199,7 +199,8 @@ mod tests {
     /// refused.
     const SLOT: &str = "2600015a5429150904736c656402643601010104010200010209fcefbeadde01020afb0403010209";
 
-    /// Of two slots one is damaged: the other counts. Of two slots one is of a later version: neither does.
+    /// Of two slots one is damaged, be it in its version: the other counts. Of two slots one is of a later
+    /// version: neither does.
     #[test]
     fn a_slot_of_later_times_is_no_damage() {
         let disk = crate::engine::Forgetful::new(1);
@@ -215,8 +216,12 @@ mod tests {
         };
         check(0, &[], None);
         check(10, &[0xff], None);
-        check(2, &[2], Some(io::ErrorKind::Unsupported));
-        check(SLOT_BYTES + 2, &[2], Some(io::ErrorKind::Unsupported));
+        check(2, &[2], None);
+        let length = usize::from(u16::from_le_bytes([good[0], good[1]]));
+        let body = &good[2 + 5..2 + length];
+        let later = [&[2], &crc32fast::hash(&[&[2], body].concat()).to_le_bytes()[..]].concat();
+        check(2, &later, Some(io::ErrorKind::Unsupported));
+        check(SLOT_BYTES + 2, &later, Some(io::ErrorKind::Unsupported));
     }
 
     #[test]

@@ -310,7 +310,7 @@ async fn a_range_is_read_whole_while_the_log_is_written() {
 async fn what_is_of_later_times_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Disk::open(dir.path(), EngineKind::Redb, FlushMode::Inline).unwrap();
-    disk.set_identity(&identity()).unwrap();
+    disk.set_identity(&Identity { address: Some("a:1".into()), ..identity() }).unwrap();
     append(&disk, 0..5).await.unwrap();
     apply(&disk, 0..5).await;
     snapshot(&disk).await;
@@ -329,14 +329,28 @@ async fn what_is_of_later_times_is_left_alone() {
     };
     let file = fs::read(&snapshot).unwrap();
     let data = 12 + u32::from_le_bytes(file[8..12].try_into().unwrap()) as usize;
+    let end = file.len() - 4;
     // The layout, how the head is written, how the state is.
-    for (at, byte) in [(7, b'2'), (12, 2), (data, 2)] {
-        let mut later = file[..file.len() - 4].to_vec();
+    for (at, byte, record) in [(7, b'2', None), (12, 2, Some(12..data)), (data, 2, Some(data..end))] {
+        let mut later = file[..end].to_vec();
         later[at] = byte;
+        if let Some(record) = record {
+            let checked = [&[byte], &later[record.start + 5..record.end]].concat();
+            later[at + 1..at + 5].copy_from_slice(&crc32fast::hash(&checked).to_le_bytes());
+        }
         later.extend_from_slice(&crc32fast::hash(&later).to_le_bytes());
         refused(&snapshot, &later);
     }
-    let later = fs::read_to_string(&identity).unwrap().replacen("{", "{\n\"later\": 1,", 2);
-    refused(&identity, later.as_bytes());
+    let compact = |identity: &str| identity.replace(['\n', ' '], "");
+    let file = fs::read_to_string(&identity).unwrap();
+    let before = compact(file.split_once("\"identity\":").unwrap().1.rsplit_once(',').unwrap().0);
+    let later = before.replacen('{', "{\"later\":\"a \\\" b\",", 1);
+    let crc32 = crc32fast::hash(later.as_bytes());
+    refused(&identity, format!("{{\"identity\": {later}, \"crc32\": {crc32}, \"more\": 1}}").as_bytes());
+    // A name that was damaged is none of later times.
+    fs::write(&identity, file.replacen("\"address\"", "\"4ddress\"", 1)).unwrap();
+    let opened = Disk::open(dir.path(), EngineKind::Redb, FlushMode::Inline);
+    assert!(matches!(opened, Err(DiskError::Damaged { .. })), "{:?}", opened.err());
+    fs::write(&identity, file).unwrap();
     Disk::open(dir.path(), EngineKind::Redb, FlushMode::Inline).unwrap();
 }
