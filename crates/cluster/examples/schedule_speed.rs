@@ -6,7 +6,8 @@
 //! that units can ask: `all` is a first schedule that places every unit; `takeover` is the first one of a new
 //! leader, where all are placed; the others are what a leader needs that has kept its scheduler: after one
 //! machine of them all is lost (the median of nine), after one unit was added, after nothing has changed.
-//! Milliseconds.
+//! `rebalance` is what `corectl rebalance` asks for, when half as many machines have come, in another zone,
+//! and how many moves it finds. Milliseconds.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ fn main() {
     let mut args = std::env::args().skip(1).map(|arg| arg.parse().expect("a number"));
     let machine_count: usize = args.next().unwrap_or(10_000);
     let unit_count: usize = args.next().unwrap_or(100_000);
-    say("kind   machines   units       all  takeover  one lost  one more  nothing");
+    say("kind   machines   units       all  takeover  one lost  one more  nothing  rebalance  moves");
     for (kind, is_mixed) in [("plain", false), ("mixed", true)] {
         for part in [10, 3, 1] {
             let line = measure(kind, is_mixed, machine_count / part, unit_count / part);
@@ -36,7 +37,7 @@ fn say(line: &str) {
 fn measure(kind: &str, is_mixed: bool, machine_count: usize, unit_count: usize) -> String {
     let mut state = ClusterState::default();
     let machines: Vec<MachineId> = (0..machine_count).map(machine).collect();
-    tell(&mut state, machines.iter().enumerate().map(|(n, id)| register(n, id)).collect());
+    tell(&mut state, machines.iter().enumerate().map(|(n, id)| register(n, n % 5, id)).collect());
     let files = files();
     let set = |n: usize| set(n, if is_mixed { n % 20 } else { 0 }, &files);
     fill(&mut state, (0..unit_count).map(set));
@@ -68,18 +69,26 @@ fn measure(kind: &str, is_mixed: bool, machine_count: usize, unit_count: usize) 
         lost.push(took);
     }
     lost.sort();
-    tell(&mut state, vec![set(unit_count)]);
+    let revision = Revision(state.revision.0 + 1);
+    put(&mut state, set(unit_count), revision.0);
+    state.revision = revision;
     let (more, schedule) = time(|| scheduler.schedule(&state));
     assert_eq!(schedule.decisions.len(), 1);
     let (nothing, _) = time(|| scheduler.schedule(&state));
+    let late: Vec<MachineId> = (machine_count..machine_count * 3 / 2).map(machine).collect();
+    let new_zone = late.iter().enumerate().map(|(n, id)| register(n, 5, id)).collect();
+    tell(&mut state, new_zone);
+    let (evened, moves) = time(|| cluster::rebalance(&state));
     let ms = |took: Duration| took.as_secs_f64() * 1e3;
     format!(
-        "{kind:5} {machine_count:9} {unit_count:7} {:9.1} {:9.1} {:9.2} {:9.2} {:8.3}",
+        "{kind:5} {machine_count:9} {unit_count:7} {:9.1} {:9.1} {:9.2} {:9.2} {:8.3} {:10.0} {:6}",
         ms(all),
         ms(takeover),
         ms(lost[lost.len() / 2]),
         ms(more),
-        ms(nothing)
+        ms(nothing),
+        ms(evened),
+        moves.len()
     )
 }
 
@@ -96,24 +105,28 @@ fn tell(state: &mut ClusterState, commands: Vec<Command>) {
     }
 }
 
-/// Past the bound of a cluster, which is for snapshots and not for the scheduler.
 fn fill(state: &mut ClusterState, units: impl Iterator<Item = Command>) {
     for (n, command) in units.enumerate() {
-        let Command::SetUnit { name, file: Some(file), desired: Some(desired) } = command else {
-            panic!("not a new unit: {command:?}");
-        };
-        state.put(Change::Unit(name, Some(Unit { file, desired, generation: Generation(n as u64 + 1) })));
+        put(state, command, n as u64 + 1);
     }
     state.revision = Revision(1 << 32);
+}
+
+/// Past the bound of a cluster, which is for snapshots and not for the scheduler.
+fn put(state: &mut ClusterState, command: Command, generation: u64) {
+    let Command::SetUnit { name, file: Some(file), desired: Some(desired) } = command else {
+        panic!("not a new unit: {command:?}");
+    };
+    state.put(Change::Unit(name, Some(Unit { file, desired, generation: Generation(generation) })));
 }
 
 fn machine(n: usize) -> MachineId {
     MachineId::new(&format!("{:032x}", n as u128 * 0x9e37_79b9_7f4a_7c15)).expect("a machine id")
 }
 
-fn register(n: usize, id: &MachineId) -> Command {
+fn register(n: usize, zone: usize, id: &MachineId) -> Command {
     let pairs =
-        [("zone", format!("z{}", n % 5)), ("disk", if n.is_multiple_of(2) { "ssd" } else { "hdd" }.into())];
+        [("zone", format!("z{zone}")), ("disk", if n.is_multiple_of(2) { "ssd" } else { "hdd" }.into())];
     let info = MachineInfo {
         name: format!("host{n}"),
         metadata: pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),

@@ -1,9 +1,9 @@
 //! Units that are asked to leave their machine: whether another would take them, and which ones should go so
 //! that machines are evenly used. Nothing is moved here; `schedule` does that once a unit was asked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::schedule::{Board, SpotId, WishId};
+use crate::schedule::{Board, Rank, SpotId, WishId};
 use crate::{ClusterState, Command, Condition, MachineId, UnitName, is_global};
 
 /// Why a unit is not asked to leave its machine.
@@ -113,12 +113,10 @@ pub fn rebalance(state: &ClusterState) -> Vec<Relocation> {
     let mut board = Board::default();
     board.absorb(state);
     board.decide();
+    let (liked, alike) = (board.with_rank(), board.alike());
     let mut relocations = Vec::new();
-    let liked: Vec<WishId> = board.wish_ids.values().copied().filter(|i| board.has_rank(*i)).collect();
     loop {
-        while let Some(relocation) = liked.iter().find_map(|i| board.find_better_rank(*i)) {
-            relocations.push(relocation);
-        }
+        relocations.extend(board.improve_ranks(&liked, &alike));
         let evened = board.even_out();
         // What went may have been in the way of a unit that likes it better there.
         let is_over = evened.is_empty() || liked.is_empty();
@@ -166,16 +164,64 @@ impl Board {
         (at_home && company[0] == i).then_some((s, company))
     }
 
+    /// Of all companies in which some unit likes one machine better than another, who stands for them; in the
+    /// order of names.
+    fn with_rank(&self) -> Vec<WishId> {
+        let mut seen = BTreeSet::new();
+        let ranked = self.wish_ids.values().copied().filter(|i| self.has_rank(*i));
+        let first = |i: WishId| self.wish(i).spot.map(|s| self.company(i, s)[0]);
+        ranked.filter_map(first).filter(|i| seen.insert(*i)).collect()
+    }
+
+    /// The machines, those together that are the same to all that units may like.
+    fn alike(&self) -> Vec<Vec<SpotId>> {
+        let mut keys: BTreeSet<&str> = BTreeSet::new();
+        for i in self.wish_ids.values() {
+            let Ok(asked) = &self.wish(*i).requirements else { continue };
+            keys.extend(asked.spread.as_deref());
+            keys.extend(asked.preferred.iter().map(|(key, _)| key.as_str()));
+        }
+        let mut alike: BTreeMap<Vec<Option<&String>>, Vec<SpotId>> = BTreeMap::new();
+        for (.., s) in &self.order {
+            let metadata = &self.spots[*s].metadata;
+            alike.entry(keys.iter().map(|key| metadata.get(*key)).collect()).or_default().push(*s);
+        }
+        alike.into_values().collect()
+    }
+
+    /// Moves units to where they like it better, for as long as there is such a place for one of them.
+    fn improve_ranks(&mut self, liked: &[WishId], alike: &[Vec<SpotId>]) -> Vec<Relocation> {
+        let mut relocations = Vec::new();
+        loop {
+            let before = relocations.len();
+            for i in liked {
+                relocations.extend(self.find_better_rank(*i, alike));
+                self.commit();
+            }
+            if relocations.len() == before {
+                return relocations;
+            }
+        }
+    }
+
     /// Moves a unit to where it likes it better, with all that hang together with it.
-    fn find_better_rank(&mut self, i: WishId) -> Option<Relocation> {
+    fn find_better_rank(&mut self, i: WishId, alike: &[Vec<SpotId>]) -> Option<Relocation> {
         let (s, company) = self.may_relocate(i)?;
         company.iter().for_each(|member| self.take_away(*member));
         let now = self.rank(&company, s);
-        let spots: Vec<SpotId> = self.order.iter().map(|(.., t)| *t).collect();
-        let ranked = spots.into_iter().filter(|t| *t != s && self.takes(&company, *t));
-        let ranked: Vec<SpotId> = ranked.collect();
-        let best = ranked.into_iter().map(|t| (self.rank(&company, t), t)).min_by_key(|(rank, _)| *rank);
-        match best.filter(|(rank, _)| *rank < now) {
+        let mut better: BTreeMap<Rank, Vec<SpotId>> = BTreeMap::new();
+        for spots in alike {
+            let rank = self.rank(&company, spots[0]);
+            if rank < now {
+                better.entry(rank).or_default().extend(spots);
+            }
+        }
+        let found = better.into_iter().find_map(|(rank, spots)| {
+            let taking = spots.into_iter().filter(|t| self.takes(&company, *t));
+            let least = taking.min_by_key(|t| (self.load(*t), &self.spot_names[*t]));
+            least.map(|t| (rank, t))
+        });
+        match found {
             Some((rank, t)) => {
                 let reason = match rank.0 < now.0 {
                     true => self.spread_reason(&company, (s, now.0), (t, rank.0)),
@@ -204,18 +250,24 @@ impl Board {
     /// Moves units of the fullest machines to emptier ones, for as long as that makes them more even.
     fn even_out(&mut self) -> Vec<Relocation> {
         let mut relocations = Vec::new();
-        let mut stuck: BTreeSet<SpotId> = BTreeSet::new();
-        while let Some(s) = self.order.iter().rev().map(|(.., s)| *s).find(|s| !stuck.contains(s)) {
-            match self.find_emptier_machine(s) {
-                Some(relocation) => {
+        // Machines that none of their units can leave, and whether any unit has moved since the first such one.
+        let (mut stuck, mut has_moved) = (BTreeSet::new(), false);
+        loop {
+            let least = self.order.first().map_or(0, |(load, ..)| *load);
+            let uneven = self.order.iter().rev().take_while(|(load, ..)| least + 1 < *load);
+            let fullest = uneven.map(|(.., s)| *s).find(|s| !stuck.contains(s));
+            match fullest.map(|s| (s, self.find_emptier_machine(s))) {
+                Some((_, Some(relocation))) => {
                     relocations.push(relocation);
-                    // It may be that what was in the way has gone.
-                    stuck.clear();
+                    has_moved = true;
                 }
-                None => drop(stuck.insert(s)),
+                Some((s, None)) => drop(stuck.insert(s)),
+                // It may be that what was in the way has gone.
+                None if has_moved && !stuck.is_empty() => (stuck, has_moved) = (BTreeSet::new(), false),
+                None => return relocations,
             }
+            self.commit();
         }
-        relocations
     }
 
     /// Moves some unit of that machine to one that has fewer units even then.

@@ -12,6 +12,7 @@ mod tie;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) use self::board::{Board, SpotId, WishId};
+pub(crate) use self::search::Rank;
 use crate::{ClusterState, Command, DesiredState, Generation, MachineId, UnitName};
 
 /// What the leader should propose, and why some units have no home.

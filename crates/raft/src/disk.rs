@@ -237,9 +237,11 @@ fn identity(files: &dyn Files, witness: &Witness) -> io::Result<Option<Identity>
     if crc32fast::hash(text.as_bytes()) != file.crc32 {
         return Err(wrong(&"wrong checksum"));
     }
-    let identity: Identity = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
+    // Nothing is damaged: who wrote it knew more, or otherwise.
+    let newer = |why: &dyn std::fmt::Display| codec::newer(&format!("the file {IDENTITY:?}: {why}"));
+    let identity: Identity = serde_json::from_str(&text).map_err(|error| newer(&error))?;
     match says_more(&text, &identity)? {
-        true => Err(codec::newer(&format!("the file {IDENTITY:?} says more"))),
+        true => Err(newer(&"it says more")),
         false => Ok(Some(identity)),
     }
 }
@@ -261,12 +263,12 @@ fn compact(json: &str) -> String {
 
 /// Whether an identity has fields that this version does not know.
 fn says_more(identity: &str, read: &Identity) -> io::Result<bool> {
-    let said: serde_json::Value = serde_json::from_str(identity)?;
-    let known = serde_json::to_value(read)?;
+    let mut said: serde_json::Value = serde_json::from_str(identity)?;
     // Nothing is said with `null`.
-    let is_new =
-        |(field, value): (&String, &serde_json::Value)| !value.is_null() && known.get(field).is_none();
-    Ok(said.as_object().into_iter().flatten().any(is_new))
+    if let Some(fields) = said.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
+    Ok(said != serde_json::to_value(read)?)
 }
 
 /// The snapshot to begin with. `purged <= snapshot`: what the log has not any more, the snapshot must have.

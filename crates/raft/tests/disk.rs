@@ -344,9 +344,17 @@ async fn what_is_of_later_times_is_left_alone() {
     let compact = |identity: &str| identity.replace(['\n', ' '], "");
     let file = fs::read_to_string(&identity).unwrap();
     let before = compact(file.split_once("\"identity\":").unwrap().1.rsplit_once(',').unwrap().0);
-    let later = before.replacen('{', "{\"later\":\"a \\\" b\",", 1);
-    let crc32 = crc32fast::hash(later.as_bytes());
-    refused(&identity, format!("{{\"identity\": {later}, \"crc32\": {crc32}, \"more\": 1}}").as_bytes());
+    let said_otherwise = [
+        ("{\"cluster_id\"", "{\"later\":\"a \\\" b\",\"cluster_id\""),
+        ("\"nonce\"", "\"later\":1,\"nonce\""),
+        ("\"node\":1", "\"node\":[1]"),
+    ];
+    for (now, then) in said_otherwise {
+        assert!(before.contains(now), "{before}");
+        let later = before.replacen(now, then, 1);
+        let crc32 = crc32fast::hash(later.as_bytes());
+        refused(&identity, format!("{{\"identity\": {later}, \"crc32\": {crc32}, \"more\": 1}}").as_bytes());
+    }
     // A name that was damaged is none of later times.
     fs::write(&identity, file.replacen("\"address\"", "\"4ddress\"", 1)).unwrap();
     let opened = Disk::open(dir.path(), EngineKind::Redb, FlushMode::Inline);

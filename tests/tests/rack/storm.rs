@@ -9,7 +9,8 @@ use tests::wait::median;
 
 /// `STORM_SECONDS` and `STORM_RATE` make it longer and stronger.
 const SECONDS: &str = "10";
-const RATE: &str = "10000";
+/// Somewhat more than the 10,000 that are to be borne: what comes late at the end is not counted.
+const RATE: &str = "10400";
 /// Of the slowest answer, on a machine that is slow and shared.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 const MEDIAN_MAX: Duration = Duration::from_secs(1);

@@ -175,6 +175,11 @@ impl Board {
         self.searches.note_seat(self.wishes[i].as_ref().expect("a wish in use"), &self.spots[s], -1);
     }
 
+    /// What was done so far is never undone.
+    pub(crate) fn commit(&mut self) {
+        self.journal.clear();
+    }
+
     /// Everything as it was before the schedule.
     pub(super) fn undo(&mut self) {
         while let Some((i, before)) = self.journal.pop() {

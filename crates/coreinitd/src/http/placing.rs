@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use cluster::{Command, Outcome, UnitName, explain, move_unit, rebalance};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Room;
@@ -136,7 +137,17 @@ async fn rebalancing(
     query: Parameters,
 ) -> Result<Json<v1::Rebalance>, Refusal> {
     let state = room.read(query.stale()?).await?;
-    let moves = rebalance(&state).into_iter().map(|relocation| v1::PlannedMove {
+    // It takes long where there is much to move: not where requests are answered, and one after the other.
+    static ONE: Semaphore = Semaphore::const_new(1);
+    let turn = ONE.acquire().await;
+    let plan = move || {
+        // Until it has ended, also when its caller has gone.
+        let _turn = turn;
+        rebalance(&state)
+    };
+    let moves = tokio::task::spawn_blocking(plan).await;
+    let moves = moves.map_err(|error| Refusal::Unanswered(format!("no plan was made: {error}")))?;
+    let moves = moves.into_iter().map(|relocation| v1::PlannedMove {
         unit: relocation.unit,
         with: relocation.with,
         from: relocation.from,
