@@ -250,7 +250,7 @@ impl Board {
     /// Moves units of the fullest machines to emptier ones, for as long as that makes them more even.
     fn even_out(&mut self) -> Vec<Relocation> {
         let mut relocations = Vec::new();
-        // Machines that none of their units can leave, and whether any unit has moved since the first such one.
+        // Machines that none of their units can leave, and whether any unit has moved since.
         let (mut stuck, mut has_moved) = (BTreeSet::new(), false);
         loop {
             let least = self.order.first().map_or(0, |(load, ..)| *load);
