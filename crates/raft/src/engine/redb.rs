@@ -1,5 +1,5 @@
-//! redb, the second engine: the yard-stick for sled and the way out of it. It needs no containment. It looks at
-//! the checksums of its pages only where it is asked to, so that is done at each start.
+//! redb, the second engine: the yard-stick for sled and the way out of it. It needs no containment. It looks
+//! at the checksums of its pages only where it is asked to, so that is done at each start.
 
 use std::fs::{self, File};
 use std::io;
