@@ -79,6 +79,13 @@ fn kept_a_cut_while_nothing_is_written() {
     kept("working", &[2072], run);
 }
 
+/// A machine whose words do not reach its leader runs what it ran until they do. turmoil let it hear of its
+/// units' new homes now and then, and it was taken for one that can be reached.
+#[test]
+fn kept_a_machine_that_hears_and_is_not_heard() {
+    kept("working", &[2578], run);
+}
+
 /// A snapshot that was sent into a cut kept a machine without news for seconds after it.
 #[test]
 fn kept_a_snapshot_into_a_cut() {
