@@ -30,7 +30,10 @@ impl Board {
             let mut group = Group { weights: self.weights(&members), runs_on: BTreeMap::new(), members };
             group.runs_on = group.members.iter().map(|i| (*i, self.runs_on(*i))).collect();
             while !group.members.is_empty() {
-                let Some((s, fitting)) = self.best(&group) else { break };
+                let Some((s, fitting)) = self.best(&group) else {
+                    // There may be a place beside those who stay.
+                    if self.stay(&mut group.members, result) { continue } else { break }
+                };
                 group.members.retain(|i| !fitting.contains(i));
                 for company in self.evict_for(&fitting, s, result).into_iter().rev() {
                     queue.push_front(company);
@@ -290,9 +293,11 @@ impl Board {
         result.decisions.push(Decision::Unassign { unit, machine, reason: reason.into() });
     }
 
-    /// Units for which there is no place. On a lost machine they stay assigned; on a ready one too, as long
-    /// as nothing that they ask for themselves speaks against it. One that was asked to leave stays then.
-    fn give_up(&mut self, mut group: Vec<WishId>, result: &mut Schedule) {
+    /// Of units for which there is no place, those on a lost machine stay assigned; those on a ready one too,
+    /// as long as nothing that they ask for themselves speaks against it. One that was asked to leave stays
+    /// then. Whether there was one.
+    fn stay(&mut self, group: &mut Vec<WishId>, result: &mut Schedule) -> bool {
+        let before = group.len();
         loop {
             let stays = group.iter().copied().find_map(|i| {
                 let wish = self.wish(i);
@@ -300,7 +305,7 @@ impl Board {
                 let with_peers = wish.peers().iter().all(|peer| self.wish(*peer).spot == Some(home));
                 (with_peers && self.suits(i, home) && !self.has_conflict(i, home)).then_some((i, home))
             });
-            let Some((i, home)) = stays else { break };
+            let Some((i, home)) = stays else { return group.len() < before };
             if self.wish(i).left.is_some() {
                 let why = self.why(i);
                 let (unit, generation) = (self.wish(i).name.clone(), self.wish(i).unit.generation);
@@ -310,6 +315,10 @@ impl Board {
             self.place(i, home);
             group.retain(|member| *member != i);
         }
+    }
+
+    /// Units for which there is no place and that cannot stay where they are.
+    fn give_up(&mut self, group: Vec<WishId>, result: &mut Schedule) {
         for i in group {
             let why = self.reason_once(i, |board| board.why(i));
             if self.wish(i).home.or(self.wish(i).left).is_some() {
