@@ -3,7 +3,7 @@
 //! or an acknowledged entry endangers the whole cluster.
 
 use std::ffi::OsString;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::panic::{self, AssertUnwindSafe};
@@ -29,16 +29,16 @@ use crate::witness::{self, Claim, Witness};
 
 const IDENTITY: &str = "identity.json";
 
-/// An open store. Clones are the same one; when the last is dropped, another may open it.
+/// An open store. Clones are the same one; when the last is dropped, and with it the last of the
+/// [log stores](Disk::log_store) and [state machines](Disk::state_machine), another may open it.
 #[derive(Clone)]
 pub struct Disk {
-    // Dropped in this order: the lock last.
     log: LogStore,
     machine: StateMachine,
     witness: Arc<Witness>,
     files: Arc<dyn Files>,
     failure: Failure,
-    _lock: Option<Arc<File>>,
+    closed: watch::Receiver<()>,
 }
 
 /// Who this node is.
@@ -152,6 +152,15 @@ impl Disk {
         Ok(self.witness.nonce())
     }
 
+    /// Ends when another may open the store: long after a node has ended, its last tasks may hold on to it.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut closed = self.closed.clone();
+        async move {
+            // Nothing is ever sent: an error says that the sender is gone.
+            while closed.changed().await.is_ok() {}
+        }
+    }
+
     /// For what fails above the disk and leaves the store as useless as an I/O error would.
     pub(crate) fn fail(&self, why: String) {
         self.failure.note(|| why);
@@ -165,15 +174,17 @@ impl Disk {
 }
 
 fn open(dir: &Path, kind: &EngineKind, mode: FlushMode) -> io::Result<Disk> {
-    let (files, engine, lock): (Arc<dyn Files>, Option<Arc<dyn Engine>>, _) = match kind {
+    // Whatever writes to the engine holds the files too, and lets go of the engine first.
+    let (files, engine, closed): (Arc<dyn Files>, Option<Arc<dyn Engine>>, _) = match kind {
         EngineKind::Forgetful(memory) => {
             let disk = memory.engine();
-            (Arc::new(disk.clone()), Some(Arc::new(disk)), None)
+            (Arc::new(disk.clone()), Some(Arc::new(disk)), watch::channel(()).1)
         }
         EngineKind::Sled | EngineKind::Redb => {
             make_folder(dir)?;
-            let lock = lock(dir)?;
-            (Arc::new(Folder::open(dir)?), None, Some(Arc::new(lock)))
+            let folder = Folder::open(dir)?;
+            let closed = folder.closed();
+            (Arc::new(folder), None, closed)
         }
     };
     let failure = Failure::default();
@@ -212,16 +223,7 @@ fn open(dir: &Path, kind: &EngineKind, mode: FlushMode) -> io::Result<Disk> {
     let machine = StateMachine::new(files.clone(), mode, failure.clone(), snapshot(&*files, &now)?)?;
     let flusher = Flusher::new(engine.clone(), witness.clone(), failure.clone(), mode)?;
     let log = LogStore::new(engine, witness.clone(), flusher, failure.clone(), now);
-    Ok(Disk { log, machine, witness, files, failure, _lock: lock })
-}
-
-fn lock(dir: &Path) -> io::Result<File> {
-    let file = File::options().create(true).truncate(false).write(true).open(dir.join("LOCK"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::ResourceBusy.into()),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
+    Ok(Disk { log, machine, witness, files, failure, closed })
 }
 
 fn identity(files: &dyn Files, witness: &Witness) -> io::Result<Option<Identity>> {

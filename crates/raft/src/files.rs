@@ -1,10 +1,12 @@
 //! The files beside the engine's: small ones replaced whole, and the witness, written in place. A seam,
 //! because a simulated machine has no files.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use tokio::sync::watch;
 
 /// What a half-written file is called until it is whole.
 const TEMPORARY: &str = ".tmp";
@@ -28,16 +30,21 @@ pub enum Durability {
     PowerCut,
 }
 
-/// Files in a folder of a real file system.
-#[derive(Clone, Debug)]
+/// Files in a folder of a real file system. Nobody else has opened it, in this process or another.
+#[derive(Debug)]
 pub struct Folder {
     dir: PathBuf,
+    // Dropped in this order: who sees that it is closed may open it.
+    _lock: File,
+    closed: watch::Sender<()>,
 }
 
 impl Folder {
-    /// Removes what an interrupted [`Files::replace`] left.
+    /// Removes what an interrupted [`Files::replace`] left. The error is of the kind `ResourceBusy` while
+    /// another has it open.
     pub fn open(dir: &Path) -> io::Result<Folder> {
-        let folder = Folder { dir: dir.into() };
+        let lock = lock(dir)?;
+        let folder = Folder { dir: dir.into(), _lock: lock, closed: watch::Sender::new(()) };
         for place in ["", "snapshots"] {
             for name in folder.names(place)? {
                 if name.ends_with(TEMPORARY) {
@@ -46,6 +53,21 @@ impl Folder {
             }
         }
         Ok(folder)
+    }
+
+    /// Its sender is gone when the folder is closed.
+    pub fn closed(&self) -> watch::Receiver<()> {
+        self.closed.subscribe()
+    }
+}
+
+/// The lock of the store in `dir`, for as long as the file is open.
+pub(crate) fn lock(dir: &Path) -> io::Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).open(dir.join("LOCK"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::ResourceBusy.into()),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 

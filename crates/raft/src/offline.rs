@@ -16,6 +16,7 @@ use openraft::{EntryPayload, Membership};
 
 use crate::codec;
 use crate::disk::{Disk, DiskError, EngineKind, FlushMode, Identity};
+use crate::files;
 use crate::types::{LogId, Member, NodeId, SnapshotMeta, StoredMembership, Vote};
 
 /// The first member of a cluster that was moved here.
@@ -97,13 +98,10 @@ pub async fn survey(dir: &Path, kind: EngineKind, upto: Upto) -> Result<Survey, 
 
 /// Keeps daemons from using the store, for as long as it is held.
 pub(crate) fn unused(dir: &Path) -> Result<File, OfflineError> {
-    let failed = |source| OfflineError::Io { path: dir.into(), source };
-    let lock = File::options().create(true).truncate(false).write(true).open(dir.join("LOCK"));
-    let lock = lock.map_err(failed)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(_) => Err(OfflineError::InUse { dir: dir.into() }),
-    }
+    files::lock(dir).map_err(|error| match error.kind() {
+        io::ErrorKind::ResourceBusy => OfflineError::InUse { dir: dir.into() },
+        _ => OfflineError::Io { path: dir.into(), source: error },
+    })
 }
 
 pub(crate) fn beside(dir: &Path, what: &str) -> PathBuf {

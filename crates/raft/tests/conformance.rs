@@ -16,15 +16,17 @@ struct Machines {
     members: Vec<Member>,
     stop: watch::Sender<bool>,
     drivers: JoinSet<()>,
+    closed: JoinSet<()>,
 }
 
 impl Machines {
     /// Founders know each other's addresses beforehand.
     async fn start(dir: &Path, join: &[String]) -> Machines {
         let (stop, stopping) = watch::channel(false);
-        let (mut members, mut drivers) = (Vec::new(), JoinSet::new());
+        let (mut members, mut drivers, mut closed) = (Vec::new(), JoinSet::new(), JoinSet::new());
         for (id, address) in ["m1", "m2", "m3"].into_iter().zip(join) {
             let disk = Disk::open(&dir.join(id), EngineKind::Redb, FlushMode::Thread).unwrap();
+            closed.spawn(disk.closed());
             let options = Options {
                 machine: machine(id),
                 version: "test".into(),
@@ -47,13 +49,14 @@ impl Machines {
                 .until_role("a leader", |role| matches!(role, Role::Leader { .. } | Role::Follower { .. }))
                 .await;
         }
-        Machines { members, stop, drivers }
+        Machines { members, stop, drivers, closed }
     }
 
     async fn end(self) {
         drop(self.members);
         self.stop.send_replace(true);
         self.drivers.join_all().await;
+        self.closed.join_all().await;
     }
 }
 

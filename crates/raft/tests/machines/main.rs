@@ -28,6 +28,7 @@ struct Machine {
     store: RaftStore,
     stop: watch::Sender<bool>,
     driver: JoinHandle<()>,
+    closed: JoinHandle<()>,
 }
 
 impl Machine {
@@ -43,6 +44,7 @@ impl Machine {
 
     async fn start_on(kind: EngineKind, listen: &str, id: &str, dir: &Path, join: &[&str]) -> Machine {
         let disk = Disk::open(dir, kind, FlushMode::Thread).unwrap();
+        let closed = tokio::spawn(disk.closed());
         let timing = Timing {
             heartbeat_ms: ELECTION_MS / 3,
             election_ms_min: ELECTION_MS / 2,
@@ -63,7 +65,7 @@ impl Machine {
         };
         let (stop, stopping) = watch::channel(false);
         let (store, driver) = RaftStore::start(options, disk, Arc::new(Tcp), stopping).await.unwrap();
-        Machine { store, stop, driver: tokio::spawn(driver) }
+        Machine { store, stop, driver: tokio::spawn(driver), closed }
     }
 
     /// Waits for a role, and says it.
@@ -73,9 +75,12 @@ impl Machine {
         role.unwrap_or_else(|_| panic!("it stays {:?}", self.store.role().borrow())).unwrap().clone()
     }
 
+    /// Another may open its store when this has ended.
     async fn stop(self) {
         self.stop.send_replace(true);
         self.driver.await.unwrap();
+        drop(self.store);
+        self.closed.await.unwrap();
     }
 }
 
