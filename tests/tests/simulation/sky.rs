@@ -204,11 +204,7 @@ impl Sky<'_> {
         }
         if self.ms.is_multiple_of(LOOK_MS) {
             let mut world = self.world.lock().expect("alone");
-            let one_way = self.faults.iter().filter_map(|(fault, _)| match fault {
-                Fault::OneWay { from, to } => Some((*from, *to)),
-                _ => None,
-            });
-            world.look(self.ms, &self.machines, &one_way.collect());
+            world.look(self.ms, &self.machines);
             if let Some(broken) = world.broken.first() {
                 return Err(self.fails(broken));
             }

@@ -79,8 +79,8 @@ fn kept_a_cut_while_nothing_is_written() {
     kept("working", &[2072], run);
 }
 
-/// A machine whose words do not reach its leader runs what it ran until they do. turmoil let it hear of its
-/// units' new homes now and then, and it was taken for one that can be reached.
+/// A machine whose words did not reach its leader heard it on connections that were opened though no packet
+/// could come back, and ran units that the leader had given to others. The fault was the network's (`net.rs`).
 #[test]
 fn kept_a_machine_that_hears_and_is_not_heard() {
     kept("working", &[2578], run);

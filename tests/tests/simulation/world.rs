@@ -120,9 +120,8 @@ impl World {
         self.fresh.insert(machine.number, machine.systemd.up().into_keys().collect());
     }
 
-    /// Looks at every living daemon and its machine's units. Of each pair, nothing that the first one says
-    /// comes to the second.
-    pub fn look(&mut self, ms: u64, machines: &[Machine], one_way: &BTreeSet<(usize, usize)>) {
+    /// Looks at every living daemon and its machine's units.
+    pub fn look(&mut self, ms: u64, machines: &[Machine]) {
         let mut found = Vec::new();
         for (machine, store) in &self.stores {
             let (role, state) = (store.role().borrow().clone(), store.state().borrow().clone());
@@ -156,14 +155,7 @@ impl World {
             heard.is_some_and(|(_, role, ..)| matches!(role, Role::Leader { .. } | Role::Follower { .. }))
         };
         self.look_at_the_deaf(ms, machines, hears);
-        // turmoil opens a connection though no packet comes back, which TCP does not: a machine that is not
-        // heard goes on hearing, now and then, a leader that has given it up.
-        let is_heard = |machine: usize| {
-            let role = found.iter().find(|(other, ..)| *other == machine).map(|(_, role, ..)| role);
-            let Some(Role::Follower { leader }) = role else { return true };
-            !one_way.iter().any(|(from, to)| *from == machine && id(*to) == *leader)
-        };
-        self.look_for_two(ms, machines, |machine| hears(machine) && is_heard(machine));
+        self.look_for_two(ms, machines, hears);
     }
 
     fn look_at(&mut self, machine: usize, role: &Role, state: &ClusterState) {
@@ -217,14 +209,14 @@ impl World {
         }
     }
 
-    /// *One Copy*: a unit does not run on two machines for long that both hear the cluster and are heard.
-    fn look_for_two(&mut self, ms: u64, machines: &[Machine], are_there: impl Fn(usize) -> bool) {
+    /// *One Copy*: a unit does not run on two machines for long that both hear the cluster.
+    fn look_for_two(&mut self, ms: u64, machines: &[Machine], hears: impl Fn(usize) -> bool) {
         let mut now = BTreeMap::new();
         let mut at: BTreeMap<UnitName, Vec<usize>> = BTreeMap::new();
         for machine in machines {
             for unit in machine.systemd.up().into_keys() {
                 (machine.number, &unit).hash(&mut self.digest);
-                if are_there(machine.number) {
+                if hears(machine.number) {
                     at.entry(unit).or_default().push(machine.number);
                 }
             }
