@@ -80,7 +80,7 @@ fn kept_a_cut_while_nothing_is_written() {
 }
 
 /// A machine whose words did not reach its leader heard it on connections that were opened though no packet
-/// could come back, and ran units that the leader had given to others. The fault was the network's (`net.rs`).
+/// could come back, and ran units that the leader had given to others: the network was at fault (`net.rs`).
 #[test]
 fn kept_a_machine_that_hears_and_is_not_heard() {
     kept("working", &[2578], run);
