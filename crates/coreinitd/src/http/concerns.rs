@@ -25,14 +25,18 @@ const NAMES_MAX: usize = 3;
 pub(super) fn concerns(room: &Room, snapshot: &Snapshot) -> Vec<String> {
     let signs = &room.parts.signs;
     let mut concerns = ills(room);
+    let role = room.parts.store.role().borrow().clone();
+    let is_led = matches!(role, Role::Leader { .. } | Role::Follower { .. });
     // Without a leader it is told in another place.
-    if let Role::Leader { .. } | Role::Follower { .. } = &*room.parts.store.role().borrow() {
+    if is_led {
         concerns.extend(room.parts.store.trouble());
     }
-    if let Role::Leader { .. } | Role::Follower { .. } | Role::Leaderless = &*room.parts.store.role().borrow()
-    {
+    if is_led || role == Role::Leaderless {
         concerns.extend(machines(&snapshot.state));
-        concerns.extend(voters(&snapshot.state, &room.parts.store.vitals().members));
+        // Without a leader nobody knows who is there.
+        if is_led {
+            concerns.extend(voters(&snapshot.state, &room.parts.store.vitals().members));
+        }
         concerns.extend(clocks(&snapshot.state, &signs.clocks_ahead()));
         concerns.extend(units(snapshot));
         concerns.extend(rotation::concern(&snapshot.state));
@@ -81,11 +85,15 @@ fn voters(state: &ClusterState, members: &[MemberVitals]) -> Option<String> {
     let spare = living.checked_sub(voters.len() / 2 + 1)?;
     match (voters.len(), spare) {
         (_, 1..) => None,
-        (1, 0) => Some(
-            "no machine may be lost, since one alone votes: add two, and the loss of any one \
-             does no harm"
-                .into(),
-        ),
+        (1, 0) => {
+            let learners = members.iter().filter(|member| !member.votes && !is_lost(state, &member.machine));
+            let missing = match learners.count() {
+                0 => ": add two, and the loss of any one does no harm",
+                1 => ": add one more, and the loss of any one does no harm",
+                _ => "",
+            };
+            Some(format!("no machine may be lost, since one alone votes{missing}"))
+        }
         (2, 0) => Some(
             "no machine may be lost, since both of two must agree: add one, and the loss of \
              any one does no harm"
@@ -186,28 +194,35 @@ mod tests {
 
     #[test]
     fn it_is_told_how_many_machines_may_be_lost() {
-        let check = |ready: usize, lost: usize, expected: Option<&str>| {
+        let look = |ready: usize, lost: usize, learners: usize, expected: Option<&str>| {
             let mut state = ClusterState::default();
             let id = |n: usize| MachineId::new(&format!("m{n}")).unwrap();
-            let ids: Vec<MachineId> = (0..ready + lost).map(id).collect();
+            let ids: Vec<MachineId> = (0..learners + ready + lost).map(id).collect();
             let mut commands: Vec<Command> = Vec::new();
             for id in &ids {
                 commands.push(Command::RegisterMachine { id: id.clone(), info: MachineInfo::default() });
             }
-            for id in &ids[ready..] {
+            for id in &ids[learners + ready..] {
                 commands.push(Command::MarkLost { machine: id.clone() });
             }
             state.apply_all(Revision(1), &commands);
-            let member = |id: &MachineId| MemberVitals { machine: id.clone(), votes: true, lag: None };
-            let told = voters(&state, &ids.iter().map(member).collect::<Vec<_>>());
+            let member = |(n, id): (usize, &MachineId)| MemberVitals {
+                machine: id.clone(),
+                votes: learners <= n,
+                lag: None,
+            };
+            let told = voters(&state, &ids.iter().enumerate().map(member).collect::<Vec<_>>());
             match (&told, expected) {
                 (None, None) => {}
                 (Some(told), Some(part)) if told.contains(part) => {}
                 _ => panic!("{ready} ready, {lost} lost: {told:?}"),
             }
         };
+        let check = |ready, lost, expected| look(ready, lost, 0, expected);
         check(0, 0, None);
         check(1, 0, Some("add two"));
+        look(1, 0, 1, Some("add one more"));
+        look(1, 0, 2, Some("since one alone votes"));
         check(2, 0, Some("add one"));
         check(3, 0, None);
         check(2, 1, Some("2 of 3 voters"));
