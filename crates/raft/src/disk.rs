@@ -152,7 +152,7 @@ impl Disk {
         Ok(self.witness.nonce())
     }
 
-    /// Ends when another may open the store: long after a node has ended, its last tasks may hold on to it.
+    /// Ends when another may open the store: a node's last tasks may hold on to it after the node has ended.
     pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut closed = self.closed.clone();
         async move {

@@ -217,12 +217,14 @@ mod tests {
                 (Some(told), Some(part)) if told.contains(part) => {}
                 _ => panic!("{ready} ready, {lost} lost: {told:?}"),
             }
+            told
         };
-        let check = |ready, lost, expected| look(ready, lost, 0, expected);
+        let check = |ready, lost, expected| drop(look(ready, lost, 0, expected));
         check(0, 0, None);
         check(1, 0, Some("add two"));
         look(1, 0, 1, Some("add one more"));
-        look(1, 0, 2, Some("since one alone votes"));
+        let waiting = look(1, 0, 2, Some("since one alone votes"));
+        assert!(!waiting.unwrap().contains("add"), "two wait for their votes");
         check(2, 0, Some("add one"));
         check(3, 0, None);
         check(2, 1, Some("2 of 3 voters"));

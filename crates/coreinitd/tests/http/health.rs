@@ -84,6 +84,11 @@ async fn a_status_says_what_is_wrong() {
     {
         assert!(told.iter().any(|concern| concern.contains(part)), "{part} in {told:?}");
     }
+    happen(&bench, "role leaderless").await;
+    let told = concerns().await;
+    assert!(told.iter().any(|concern| concern.contains("host-m2 is lost")), "{told:?}");
+    assert!(!told.iter().any(|concern| concern.contains("may be lost")), "nobody knows: {told:?}");
+    happen(&bench, "role leader").await;
     happen(&bench, "lost m1").await;
     let told = concerns().await;
     let nowhere = |concern: &String| concern.contains("on no machine (") && concern.contains("b.service");
